@@ -1,1 +1,12 @@
-//! x
+//! Judges OCI runtimes and image tools from outside, as programs.
+//!
+//! A test names what is judged by environment variables; nothing in here knows
+//! the inside of a program:
+//!
+//! ```text
+//! RUNTIME=/usr/sbin/runc cargo nextest run -p conformance runtime::
+//! GOCKER_NO_SKIP=1       a test that this machine cannot run fails
+//! GOCKER_SKIPS=FILE      each skipped test appends its line to FILE
+//! ```
+#![forbid(unsafe_code)]
+
