@@ -1,1 +1,22 @@
-//! x
+//! From an image reference to a bundle: pulls OCI and Docker images, unpacks
+//! them into btrfs subvolumes and makes runnable bundles of them.
+//!
+//! ```text
+//! cli, commands, front     what a user types and reads
+//! operations               joins the three below: pull, bundle, remove, …
+//! registry  store  unpack  network; what lies on disk; tar streams into trees
+//! image  reference  digest the documents and names that all of them share
+//! ```
+//!
+//! A module imports only from lower lines, never from its own. `registry`,
+//! `store` and `unpack` do not know each other; only `operations` joins them.
+
+pub mod btrfs;
+pub mod digest;
+pub mod image;
+pub mod loop_device;
+pub mod operations;
+pub mod reference;
+pub mod registry;
+pub mod store;
+pub mod unpack;

@@ -1,0 +1,477 @@
+//! Image references: `[registry/]repository[:tag][@digest]`, with the defaults
+//! that users of other tools expect.
+//!
+//! ```text
+//! alpine                    docker.io/library/alpine:latest
+//! arm64v8/alpine:3          docker.io/arm64v8/alpine:3
+//! localhost:5000/a@sha256:… localhost:5000/a@sha256:…
+//! ```
+//!
+//! Spec: distribution-spec spec.md#pulling-manifests
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, DigestError};
+
+/// The registry of names that do not say one.
+pub const DEFAULT_REGISTRY: &str = "docker.io";
+const DEFAULT_TAG: &str = "latest";
+const OFFICIAL: &str = "library/";
+const REPOSITORY_MAX: usize = 255;
+
+/// A parsed reference. It has a tag, a digest, or both; with both the digest
+/// decides and the tag is only shown.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reference {
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The registry's host, with its port if one was given: `docker.io`.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path within the registry: `library/alpine`.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag. None only if there is a digest.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest that decides, if one was given.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        self.digest.as_ref()
+    }
+
+    /// What the manifest is asked for by: the digest, else the tag.
+    #[must_use]
+    pub fn target(&self) -> String {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, Some(tag)) => tag.clone(),
+            (None, None) => DEFAULT_TAG.to_owned(),
+        }
+    }
+
+    /// The same repository, pinned to `digest`, without a tag.
+    #[must_use]
+    pub fn with_digest(&self, digest: Digest) -> Self {
+        Self {
+            tag: None,
+            digest: Some(digest),
+            ..self.clone()
+        }
+    }
+
+    /// The registry and the repository, without tag and digest.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// The short form that users type: without `docker.io/` and `library/`
+    /// wherever it still means the same.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let full = self.to_string();
+        let Some(short) = full.strip_prefix("docker.io/") else {
+            return full;
+        };
+        let shorter = short.strip_prefix(OFFICIAL).unwrap_or(short);
+        for candidate in [shorter, short] {
+            if candidate.parse().is_ok_and(|parsed: Self| parsed == *self) {
+                return candidate.to_owned();
+            }
+        }
+        full
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a text is not a reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// The text is empty.
+    #[error("an image reference is empty")]
+    Empty,
+    /// The registry's host or port is malformed.
+    #[error("{reference:?}: {host:?} is not a registry's host name or its port is no number")]
+    Host {
+        /// What was given.
+        reference: String,
+        /// The part that is wrong.
+        host: String,
+    },
+    /// A part of the repository is malformed.
+    #[error(
+        "{reference:?}: {component:?} is not a repository name: lower-case letters and digits, \
+         joined by \".\", \"_\", \"__\" or dashes"
+    )]
+    Repository {
+        /// What was given.
+        reference: String,
+        /// The part that is wrong.
+        component: String,
+    },
+    /// The repository is too long.
+    #[error("{0:?}: the repository's name is longer than {REPOSITORY_MAX} characters")]
+    TooLong(String),
+    /// The tag is malformed.
+    #[error(
+        "{reference:?}: {tag:?} is not a tag: at most 128 letters, digits, \"_\", \".\" and \"-\", \
+         the first no \".\" or \"-\""
+    )]
+    Tag {
+        /// What was given.
+        reference: String,
+        /// The part that is wrong.
+        tag: String,
+    },
+    /// The digest is malformed.
+    #[error("{reference:?}")]
+    Digest {
+        /// What was given.
+        reference: String,
+        /// What is wrong with the digest.
+        source: DigestError,
+    },
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(ReferenceError::Empty);
+        }
+        let (rest, digest) = match text.split_once('@') {
+            None => (text, None),
+            Some((rest, digest)) => {
+                let digest = digest.parse().map_err(|source| ReferenceError::Digest {
+                    reference: text.to_owned(),
+                    source,
+                })?;
+                (rest, Some(digest))
+            }
+        };
+        let (name, tag) = split_tag(rest);
+        if let Some(tag) = tag
+            && !is_tag(tag)
+        {
+            return Err(ReferenceError::Tag {
+                reference: text.to_owned(),
+                tag: tag.to_owned(),
+            });
+        }
+        let (registry, repository) = split_name(text, name)?;
+        let tag = match (tag, &digest) {
+            (Some(tag), _) => Some(tag.to_owned()),
+            (None, Some(_)) => None,
+            (None, None) => Some(DEFAULT_TAG.to_owned()),
+        };
+        Ok(Self {
+            registry,
+            repository,
+            tag,
+            digest,
+        })
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = ReferenceError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> Self {
+        reference.to_string()
+    }
+}
+
+/// A colon after the last slash begins a tag; one before it belongs to a port.
+fn split_tag(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') && !tag.contains(']') => (name, Some(tag)),
+        _ => (text, None),
+    }
+}
+
+/// Separates the registry from the repository and fills in the defaults.
+fn split_name(text: &str, name: &str) -> Result<(String, String), ReferenceError> {
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if looks_like_host(first) => (first, rest),
+        _ => (DEFAULT_REGISTRY, name),
+    };
+    if !is_host(registry) {
+        let host = registry.to_owned();
+        return Err(ReferenceError::Host {
+            reference: text.to_owned(),
+            host,
+        });
+    }
+    if let Some(component) = repository.split('/').find(|part| !is_component(part)) {
+        let component = component.to_owned();
+        return Err(ReferenceError::Repository {
+            reference: text.to_owned(),
+            component,
+        });
+    }
+    let registry = match registry.to_ascii_lowercase() {
+        host if host == "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
+        host if registry == DEFAULT_REGISTRY || looks_like_host(&host) => host,
+        // only its capitals tell that it is a host
+        _ => registry.to_owned(),
+    };
+    let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') {
+        format!("{OFFICIAL}{repository}")
+    } else {
+        repository.to_owned()
+    };
+    if repository.len() > REPOSITORY_MAX {
+        return Err(ReferenceError::TooLong(text.to_owned()));
+    }
+    Ok((registry, repository))
+}
+
+fn looks_like_host(first: &str) -> bool {
+    first == "localhost"
+        || first.starts_with('[')
+        || first
+            .bytes()
+            .any(|byte| matches!(byte, b'.' | b':') || byte.is_ascii_uppercase())
+}
+
+/// `name`, `name:port`, `[v6]` or `[v6]:port`.
+fn is_host(text: &str) -> bool {
+    let is_port = |port: &str| {
+        !port.is_empty()
+            && port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|number| number != 0)
+    };
+    if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, after)) = rest.split_once(']') else {
+            return false;
+        };
+        let port_is_good = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return address.parse::<std::net::Ipv6Addr>().is_ok() && port_is_good;
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    host.len() <= 253 && host.split('.').all(is_label) && port.is_none_or(is_port)
+}
+
+/// `[a-z0-9]+((?:[._]|__|[-]+)[a-z0-9]+)*`
+fn is_component(text: &str) -> bool {
+    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let mut rest = text;
+    loop {
+        let word = rest.bytes().take_while(|byte| alphanumeric(*byte)).count();
+        rest = &rest[word..];
+        if word == 0 {
+            return false;
+        }
+        if rest.is_empty() {
+            return true;
+        }
+        let joint = rest
+            .bytes()
+            .take_while(|byte| matches!(byte, b'.' | b'_' | b'-'))
+            .count();
+        let (separator, after) = rest.split_at(joint);
+        let is_joint = matches!(separator, "." | "_" | "__")
+            || (joint > 0 && separator.bytes().all(|byte| byte == b'-'));
+        if !is_joint {
+            return false;
+        }
+        rest = after;
+    }
+}
+
+/// `[\w][\w.-]{0,127}`
+fn is_tag(text: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.len() <= 128
+        && text.bytes().next().is_some_and(word)
+        && text
+            .bytes()
+            .all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn references_get_their_defaults() {
+        let cases = [
+            ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
+            (
+                "alpine:3.20",
+                "docker.io/library/alpine:3.20",
+                "alpine:3.20",
+            ),
+            (
+                "arm64v8/alpine",
+                "docker.io/arm64v8/alpine:latest",
+                "arm64v8/alpine:latest",
+            ),
+            (
+                "docker.io/alpine",
+                "docker.io/library/alpine:latest",
+                "alpine:latest",
+            ),
+            ("index.docker.io/a/b:c", "docker.io/a/b:c", "a/b:c"),
+            (
+                "docker.io/localhost/a",
+                "docker.io/localhost/a:latest",
+                "docker.io/localhost/a:latest",
+            ),
+            (
+                "library/a/b",
+                "docker.io/library/a/b:latest",
+                "library/a/b:latest",
+            ),
+            ("localhost/a", "localhost/a:latest", "localhost/a:latest"),
+            (
+                "localhost:5000",
+                "docker.io/library/localhost:5000",
+                "localhost:5000",
+            ),
+            (
+                "localhost:5000/a",
+                "localhost:5000/a:latest",
+                "localhost:5000/a:latest",
+            ),
+            (
+                "127.0.0.1:5071/a/b:1",
+                "127.0.0.1:5071/a/b:1",
+                "127.0.0.1:5071/a/b:1",
+            ),
+            ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
+            ("[::1]/a:b", "[::1]/a:b", "[::1]/a:b"),
+            ("GHCR.io/a/b", "ghcr.io/a/b:latest", "ghcr.io/a/b:latest"),
+            ("Host/a", "Host/a:latest", "Host/a:latest"),
+            ("Localhost/a", "localhost/a:latest", "localhost/a:latest"),
+            (
+                "q.io/a_b/c__d/e---f.g",
+                "q.io/a_b/c__d/e---f.g:latest",
+                "q.io/a_b/c__d/e---f.g:latest",
+            ),
+        ];
+        for (text, full, familiar) in cases {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.to_string(), full, "{text}");
+            assert_eq!(reference.familiar(), familiar, "{text}");
+            assert_eq!(full.parse(), Ok(reference), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_digest_decides_over_the_tag() {
+        let text = format!("alpine:3@sha256:{HEX}");
+        let reference: Reference = text.parse().unwrap();
+        assert_eq!(reference.tag(), Some("3"));
+        assert_eq!(reference.target(), format!("sha256:{HEX}"));
+        let text = format!("alpine@sha256:{HEX}");
+        let reference: Reference = text.parse().unwrap();
+        assert_eq!(reference.tag(), None);
+        assert_eq!(
+            reference.to_string(),
+            format!("docker.io/library/alpine@sha256:{HEX}")
+        );
+    }
+
+    #[test]
+    fn malformed_references_are_refused() {
+        let long = "a".repeat(256);
+        let long_tag = format!("a:{}", "t".repeat(129));
+        let upper_digest = format!("a@sha256:{}", HEX.to_uppercase());
+        let cases = [
+            "",
+            ":",
+            "a:",
+            "a:.b",
+            "a:-b",
+            "a:b c",
+            "/a",
+            "a/",
+            "a//b",
+            "a/../b",
+            "../a",
+            "a/B",
+            "Alpine",
+            "a_",
+            "a___b",
+            "a..b",
+            "a._b",
+            "-a",
+            "a@sha256:12",
+            "a@",
+            "@",
+            "a/b:c/d:",
+            "host:99999/a",
+            "host:0/a",
+            "host:x/a",
+            "host:/a",
+            "-h.io/a",
+            "h-.io/a",
+            "h..io/a",
+            "[::1/a",
+            "[zz]/a",
+            "[::1]x/a",
+            "http://a.io/b",
+            "a.io/b?c",
+            "a\n",
+            "ä",
+            &long,
+            &long_tag,
+            &upper_digest,
+        ];
+        for text in cases {
+            assert!(text.parse::<Reference>().is_err(), "{text:?} parsed");
+        }
+    }
+}
