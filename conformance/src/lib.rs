@@ -10,3 +10,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod binaries;
+pub mod command;
+pub mod container;
+pub mod host;
+pub mod leftovers;
+pub mod mount_table;
+pub mod test_bundle;
+
+pub use binaries::{Kind, runtime};
+pub use command::{Output, run_command, wait_until};
+pub use container::Container;
+pub use test_bundle::TestBundle;

@@ -1,0 +1,4 @@
+//! Compares runtimes; see the function `main`.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,173 @@
+//! One container of a test; it is deleted when it goes out of scope.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::command::{Output, run_command, wait_until};
+use crate::test_bundle::TestBundle;
+
+/// A container by its id; whether it exists is the runtime's affair.
+#[derive(Debug)]
+pub struct Container<'b> {
+    bundle: &'b TestBundle,
+    id: String,
+}
+
+impl<'b> Container<'b> {
+    /// Names a container of a bundle; nothing is created.
+    #[must_use]
+    pub fn new(bundle: &'b TestBundle, id: &str) -> Self {
+        Self { bundle, id: id.to_owned() }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// `RUNTIME --root DIR`, this subcommand, its options, the id.
+    #[must_use]
+    pub fn command(&self, subcommand: &str, options: &[&str]) -> Command {
+        let mut command = self.bundle.runtime();
+        command.arg(subcommand).args(options).arg(&self.id);
+        command
+    }
+
+    /// `create`.
+    #[track_caller]
+    #[must_use]
+    pub fn create(&self, options: &[&str]) -> Output {
+        self.with_bundle("create", options)
+    }
+
+    /// `run`.
+    #[track_caller]
+    #[must_use]
+    pub fn run(&self, options: &[&str]) -> Output {
+        self.with_bundle("run", options)
+    }
+
+    /// `start`.
+    #[track_caller]
+    #[must_use]
+    pub fn start(&self) -> Output {
+        run_command(&mut self.command("start", &[]))
+    }
+
+    /// `kill ID SIGNAL`.
+    #[track_caller]
+    #[must_use]
+    pub fn kill(&self, signal: &str) -> Output {
+        run_command(self.command("kill", &[]).arg(signal))
+    }
+
+    /// `delete`.
+    #[track_caller]
+    #[must_use]
+    pub fn delete(&self, options: &[&str]) -> Output {
+        run_command(&mut self.command("delete", options))
+    }
+
+    /// `state`, as it answers.
+    #[track_caller]
+    #[must_use]
+    pub fn state_output(&self) -> Output {
+        run_command(&mut self.command("state", &[]))
+    }
+
+    /// `state`, which must succeed, as JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn state(&self) -> Value {
+        let output = self.state_output();
+        serde_json::from_str(output.success())
+            .unwrap_or_else(|error| panic!("state is not JSON ({error}): {output}"))
+    }
+
+    /// The status that `state` tells.
+    #[track_caller]
+    #[must_use]
+    pub fn status(&self) -> String {
+        self.state()["status"].as_str().expect("a status").to_owned()
+    }
+
+    /// The process id that `state` tells.
+    ///
+    /// # Panics
+    /// When it is no number, or 0.
+    #[track_caller]
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        let pid = self.state()["pid"].as_i64().expect("a pid");
+        assert!(pid > 0, "{:?} should have a process", self.id);
+        i32::try_from(pid).expect("a pid")
+    }
+
+    /// Waits for a status.
+    ///
+    /// # Panics
+    /// When it does not come within 10 s.
+    #[track_caller]
+    pub fn wait_for(&self, status: &str) {
+        let mut last = String::new();
+        let came = wait_until(Duration::from_secs(10), || {
+            last = self.status();
+            last == status
+        });
+        assert!(came, "{:?} should become {status}, is {last}", self.id);
+    }
+
+    /// Waits for the container's process, which must be a child of this one by
+    /// way of a subreaper, and returns its exit code (128 + signal).
+    ///
+    /// # Panics
+    /// When it does not end within 20 s.
+    #[track_caller]
+    #[must_use]
+    pub fn wait_exit(&self, pid: i32) -> i32 {
+        let mut code = None;
+        wait_until(Duration::from_secs(20), || {
+            match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, own)) => code = Some(own),
+                Ok(WaitStatus::Signaled(_, signal, _)) => code = Some(128 + signal as i32),
+                Ok(_) => {}
+                Err(error) => panic!("wait for {pid}: {error}"),
+            }
+            code.is_some()
+        });
+        code.expect("the container's process should end")
+    }
+
+    /// A file of /proc about the container's process.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[track_caller]
+    #[must_use]
+    pub fn proc_file(&self, name: &str) -> String {
+        let path = format!("/proc/{}/{name}", self.pid());
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    fn with_bundle(&self, subcommand: &str, options: &[&str]) -> Output {
+        let path = self.bundle.path();
+        let mut all = vec!["--bundle", path.to_str().expect("a path")];
+        all.extend(options);
+        run_command(&mut self.command(subcommand, &all))
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let output = run_command(&mut self.command("delete", &["--force"]));
+        if output.code() != 0 {
+            eprintln!("clean-up: {output}");
+        }
+    }
+}
