@@ -16,7 +16,10 @@ pub struct FieldError {
 impl FieldError {
     /// Says that `field` has `problem`.
     pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { field: field.into(), problem: problem.into() }
+        Self {
+            field: field.into(),
+            problem: problem.into(),
+        }
     }
 }
 

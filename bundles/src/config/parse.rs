@@ -1,0 +1,118 @@
+//! Text to [`Spec`], with the field's name where the text is wrong.
+
+use oci_spec::runtime::{Capability, Spec};
+use serde_json::Value;
+
+/// Why a text is not a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is not JSON, or a field is of another type than the specification's.
+    #[error("{}{problem}", prefix(.field))]
+    Field {
+        /// The field's path, empty where the text as a whole is not JSON.
+        field: String,
+        /// What the reader met; for a text that is not JSON with its line and column.
+        problem: String,
+    },
+}
+
+/// `field: `, or nothing for the document as a whole.
+fn prefix(field: &str) -> String {
+    if field.is_empty() || field == "." {
+        String::new()
+    } else {
+        format!("{field}: ")
+    }
+}
+
+/// Reads `text`. Capabilities that this program does not know are passed over and named
+/// in the second value, as runc does: a newer engine on an older runtime must still work.
+///
+/// # Errors
+/// [`Error::Field`] names the first field that is wrong.
+pub(crate) fn spec(text: &[u8]) -> Result<(Spec, Vec<String>), Error> {
+    // The common case first: a good document is read once, without bookkeeping.
+    if let Ok(spec) = serde_json::from_slice(text) {
+        return Ok((spec, Vec::new()));
+    }
+    let mut document: Value = serde_json::from_slice(text).map_err(|error| Error::Field {
+        field: String::new(),
+        problem: error.to_string(),
+    })?;
+    let mut warnings = Vec::new();
+    drop_unknown_capabilities(&mut document, &mut warnings);
+    match serde_path_to_error::deserialize(&document) {
+        Ok(spec) => Ok((spec, warnings)),
+        Err(error) => Err(Error::Field {
+            field: error.path().to_string(),
+            problem: error.inner().to_string(),
+        }),
+    }
+}
+
+/// Takes the names that are no capability out of `process.capabilities`.
+fn drop_unknown_capabilities(document: &mut Value, warnings: &mut Vec<String>) {
+    let Some(sets) = document
+        .pointer_mut("/process/capabilities")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    for (set, names) in sets {
+        let Some(names) = names.as_array_mut() else {
+            continue;
+        };
+        names.retain(|name| {
+            let known =
+                !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
+            if !known {
+                warnings.push(format!(
+                    "process.capabilities.{set}: {name}: unknown, passed over"
+                ));
+            }
+            known
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrong_field_is_named() {
+        let cases = [
+            ("{", "EOF"),
+            (
+                r#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":-1}}}"#,
+                "process.user.uid: ",
+            ),
+            (
+                r#"{"linux":{"namespaces":[{"type":"pid"},{"type":"x"}]}}"#,
+                "linux.namespaces[1].type: ",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = spec(text.as_bytes()).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_capability_is_a_warning() {
+        let text = r#"{"process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_KILL","CAP_NEW"]}}}"#;
+        let (spec, warnings) = spec(text.as_bytes()).expect("read");
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("CAP_NEW"), "{warnings:?}");
+        let capabilities = spec
+            .process()
+            .as_ref()
+            .and_then(|p| p.capabilities().clone());
+        assert_eq!(
+            capabilities
+                .and_then(|c| c.bounding().clone())
+                .map(|set| set.len()),
+            Some(1)
+        );
+    }
+}
