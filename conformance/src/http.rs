@@ -43,7 +43,11 @@ impl Request {
     /// A request without fields or body.
     #[must_use]
     pub fn new(method: &str, target: &str) -> Self {
-        Self { method: method.into(), target: target.into(), ..Self::default() }
+        Self {
+            method: method.into(),
+            target: target.into(),
+            ..Self::default()
+        }
     }
 
     /// The same request with a body of a media type.
@@ -68,11 +72,17 @@ impl Request {
         let step = || format!("{} http://{host}{}", self.method, self.target);
         let mut stream = TcpStream::connect(host).with_context(step)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.target);
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: {host}\r\n",
+            self.method, self.target
+        );
         for (name, value) in &self.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        head.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n", self.body.len()));
+        head.push_str(&format!(
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            self.body.len()
+        ));
         stream.write_all(head.as_bytes()).with_context(step)?;
         stream.write_all(&self.body).with_context(step)?;
         read_response(&mut BufReader::new(stream), self.method == "HEAD").with_context(step)
@@ -118,7 +128,11 @@ fn read_response(reader: &mut impl BufRead, is_head: bool) -> Result<Response> {
     let fields = read_fields(reader)?;
     let mut body = Vec::new();
     if is_head || status == 204 {
-        return Ok(Response { status, fields, body });
+        return Ok(Response {
+            status,
+            fields,
+            body,
+        });
     }
     if find(&fields, "transfer-encoding").is_some_and(|value| value.contains("chunked")) {
         while let size @ 1.. = u64::from_str_radix(&read_line(reader)?, 16).context("chunk size")? {
@@ -128,11 +142,19 @@ fn read_response(reader: &mut impl BufRead, is_head: bool) -> Result<Response> {
     } else if let Some(length) = find(&fields, "content-length") {
         let length: u64 = length.parse().context("content-length")?;
         reader.take(length).read_to_end(&mut body)?;
-        ensure!(body.len() as u64 == length, "the body ends after {} bytes", body.len());
+        ensure!(
+            body.len() as u64 == length,
+            "the body ends after {} bytes",
+            body.len()
+        );
     } else {
         reader.read_to_end(&mut body)?;
     }
-    Ok(Response { status, fields, body })
+    Ok(Response {
+        status,
+        fields,
+        body,
+    })
 }
 
 fn read_fields(reader: &mut impl BufRead) -> Result<Fields> {
@@ -142,7 +164,9 @@ fn read_fields(reader: &mut impl BufRead) -> Result<Fields> {
         if line.is_empty() {
             return Ok(fields);
         }
-        let (name, value) = line.split_once(':').with_context(|| format!("field {line:?}"))?;
+        let (name, value) = line
+            .split_once(':')
+            .with_context(|| format!("field {line:?}"))?;
         fields.push((name.trim().into(), value.trim().into()));
     }
 }
@@ -156,7 +180,9 @@ fn read_line(reader: &mut impl BufRead) -> Result<String> {
 }
 
 fn find<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
-    let field = fields.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
+    let field = fields
+        .iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))?;
     Some(&field.1)
 }
 
@@ -167,14 +193,26 @@ mod tests {
     #[test]
     fn responses_are_read_by_length_by_chunks_and_to_the_end() {
         let table: [(&str, u16, &str); 4] = [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef", 200, "abc"),
-            ("HTTP/1.1 201 C\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n", 201, "abc"),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef",
+                200,
+                "abc",
+            ),
+            (
+                "HTTP/1.1 201 C\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n",
+                201,
+                "abc",
+            ),
             ("HTTP/1.0 404 Not Found\r\n\r\nabc", 404, "abc"),
             ("HTTP/1.1 204 No Content\r\nX: y\r\n\r\n", 204, ""),
         ];
         for (text, status, body) in table {
             let response = read_response(&mut text.as_bytes(), false).unwrap();
-            assert_eq!((response.status, response.body.as_slice()), (status, body.as_bytes()), "{text}");
+            assert_eq!(
+                (response.status, response.body.as_slice()),
+                (status, body.as_bytes()),
+                "{text}"
+            );
         }
     }
 

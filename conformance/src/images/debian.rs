@@ -39,8 +39,17 @@ fn make_layer(cache: &Path, sent: &Path, diff_id: &Path) -> Result<()> {
     let tar = cache.join("debian.tar");
     let suite = suite()?;
     let mut command = Command::new("mmdebstrap");
-    command.args(["--quiet", "--variant=minbase", "--mode=root", "--format=tar", &suite]);
-    let output = command.arg(&tar).output().context("run mmdebstrap (Debian package mmdebstrap)")?;
+    command.args([
+        "--quiet",
+        "--variant=minbase",
+        "--mode=root",
+        "--format=tar",
+        &suite,
+    ]);
+    let output = command
+        .arg(&tar)
+        .output()
+        .context("run mmdebstrap (Debian package mmdebstrap)")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "mmdebstrap {suite}: {said}");
     let bytes = fs::read(&tar)?;
@@ -55,14 +64,20 @@ fn make_layer(cache: &Path, sent: &Path, diff_id: &Path) -> Result<()> {
 
 fn suite() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release")?;
-    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    Ok(name.context("/etc/os-release names no VERSION_CODENAME")?.into())
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name
+        .context("/etc/os-release names no VERSION_CODENAME")?
+        .into())
 }
 
 fn cache_directory() -> Result<PathBuf> {
     let base = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let base = base.or_else(home).context("neither XDG_CACHE_HOME nor HOME is set")?;
+    let base = base
+        .or_else(home)
+        .context("neither XDG_CACHE_HOME nor HOME is set")?;
     let cache = base.join("gocker-conformance");
     fs::create_dir_all(&cache)?;
     Ok(cache)

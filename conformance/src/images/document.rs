@@ -48,7 +48,9 @@ impl Compression {
             Self::Plain => tar.to_vec(),
             Self::Gzip => gzip(tar),
             Self::GzipMembers => tar.chunks((tar.len() / 3).max(1)).flat_map(gzip).collect(),
-            Self::Zstd => zstd::encode_all(tar, 3).expect("compressing memory to memory cannot fail"),
+            Self::Zstd => {
+                zstd::encode_all(tar, 3).expect("compressing memory to memory cannot fail")
+            }
         }
     }
 
@@ -79,7 +81,11 @@ pub enum Documents {
 /// The digest of bytes, `sha256:hex`.
 #[must_use]
 pub fn digest_of(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold("sha256:".into(), |text: String, byte| text + &format!("{byte:02x}"))
+    Sha256::digest(bytes)
+        .iter()
+        .fold("sha256:".into(), |text: String, byte| {
+            text + &format!("{byte:02x}")
+        })
 }
 
 /// Content with the name that registries know it by.
@@ -97,7 +103,11 @@ impl Blob {
     /// Bytes under their right digest.
     #[must_use]
     pub fn new(media_type: &str, bytes: Vec<u8>) -> Self {
-        Self { media_type: media_type.into(), digest: digest_of(&bytes), bytes: bytes.into() }
+        Self {
+            media_type: media_type.into(),
+            digest: digest_of(&bytes),
+            bytes: bytes.into(),
+        }
     }
 
     /// The blob's descriptor.
@@ -252,7 +262,12 @@ impl ImageBuilder {
             "layers": layers.iter().map(Blob::descriptor).collect::<Vec<_>>(),
         });
         let manifest = Blob::new(manifest_type, manifest.to_string().into_bytes());
-        Image { manifest, config, layers, platform: self.platform }
+        Image {
+            manifest,
+            config,
+            layers,
+            platform: self.platform,
+        }
     }
 }
 
@@ -282,7 +297,10 @@ impl Index {
             })
             .collect();
         let document = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": rows});
-        Self { document: Blob::new(media_type, document.to_string().into_bytes()), images }
+        Self {
+            document: Blob::new(media_type, document.to_string().into_bytes()),
+            images,
+        }
     }
 
     /// The same images under an index changed by `change`.

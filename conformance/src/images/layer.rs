@@ -160,13 +160,19 @@ impl Layer {
     /// An empty PAX layer.
     #[must_use]
     pub fn pax() -> Self {
-        Self { format: Format::Pax, tar: Vec::new() }
+        Self {
+            format: Format::Pax,
+            tar: Vec::new(),
+        }
     }
 
     /// An empty GNU layer.
     #[must_use]
     pub fn gnu() -> Self {
-        Self { format: Format::Gnu, tar: Vec::new() }
+        Self {
+            format: Format::Gnu,
+            tar: Vec::new(),
+        }
     }
 
     /// A PAX layer of these entries.
@@ -195,7 +201,11 @@ impl Layer {
     /// The same layer and a file with holes: `parts` are offsets and bytes.
     #[must_use]
     pub fn sparse(mut self, entry: &Entry, size: u64, parts: &[(u64, &[u8])]) -> Self {
-        let form = if self.format == Format::Gnu { SparseForm::OldGnu } else { SparseForm::Pax10 };
+        let form = if self.format == Format::Gnu {
+            SparseForm::OldGnu
+        } else {
+            SparseForm::Pax10
+        };
         self.append_sparse(entry, size, parts, form);
         self
     }
@@ -242,7 +252,11 @@ impl Layer {
         }
         let (seconds, nanoseconds) = entry.mtime;
         if nanoseconds != 0 || !(0..=0o777_7777_7777).contains(&seconds) {
-            push_record(&mut records, "mtime", decimal_time(seconds, nanoseconds).as_bytes());
+            push_record(
+                &mut records,
+                "mtime",
+                decimal_time(seconds, nanoseconds).as_bytes(),
+            );
         }
         for (name, value) in &entry.xattrs {
             push_record(&mut records, &format!("SCHILY.xattr.{name}"), value);
@@ -261,10 +275,14 @@ impl Layer {
     }
 
     fn append_gnu(&mut self, entry: &Entry) {
-        assert!(entry.xattrs.is_empty() && entry.mtime.1 == 0, "GNU headers cannot hold this");
-        for (kind, name) in
-            [(EntryType::GNULongLink, &entry.target), (EntryType::GNULongName, &entry.path)]
-        {
+        assert!(
+            entry.xattrs.is_empty() && entry.mtime.1 == 0,
+            "GNU headers cannot hold this"
+        );
+        for (kind, name) in [
+            (EntryType::GNULongLink, &entry.target),
+            (EntryType::GNULongName, &entry.path),
+        ] {
             if name.len() > 100 {
                 let mut header = Header::new_gnu();
                 header.set_entry_type(kind);
@@ -277,11 +295,22 @@ impl Layer {
         self.append_block(header_of(entry, Header::new_gnu()), &entry.content);
     }
 
-    fn append_sparse(&mut self, entry: &Entry, size: u64, parts: &[(u64, &[u8])], form: SparseForm) {
+    fn append_sparse(
+        &mut self,
+        entry: &Entry,
+        size: u64,
+        parts: &[(u64, &[u8])],
+        form: SparseForm,
+    ) {
         let mut entry = entry.clone();
-        let mut data: Vec<u8> = parts.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect();
-        let numbers: Vec<String> =
-            parts.iter().flat_map(|(at, b)| [at.to_string(), b.len().to_string()]).collect();
+        let mut data: Vec<u8> = parts
+            .iter()
+            .flat_map(|(_, bytes)| bytes.iter().copied())
+            .collect();
+        let numbers: Vec<String> = parts
+            .iter()
+            .flat_map(|(at, b)| [at.to_string(), b.len().to_string()])
+            .collect();
         let (count, real) = (parts.len().to_string(), size.to_string());
         match form {
             SparseForm::OldGnu => {
@@ -344,7 +373,13 @@ fn header_of(entry: &Entry, mut header: Header) -> Header {
     let target = &entry.target[..entry.target.len().min(100)];
     header.as_old_mut().linkname[..target.len()].copy_from_slice(target);
     header.set_mode(entry.mode);
-    let fits = |id: u64| if header.as_gnu().is_some() || id <= 0o777_7777 { id } else { 0 };
+    let fits = |id: u64| {
+        if header.as_gnu().is_some() || id <= 0o777_7777 {
+            id
+        } else {
+            0
+        }
+    };
     let (uid, gid) = (fits(entry.owner.0), fits(entry.owner.1));
     header.set_uid(uid);
     header.set_gid(gid);
@@ -397,7 +432,11 @@ mod tests {
 
     #[test]
     fn records_count_their_own_length() {
-        for (value, want) in [("x", "6 k=x\n"), ("1234", "9 k=1234\n"), ("12345", "11 k=12345\n")] {
+        for (value, want) in [
+            ("x", "6 k=x\n"),
+            ("1234", "9 k=1234\n"),
+            ("12345", "11 k=12345\n"),
+        ] {
             let mut records = Vec::new();
             push_record(&mut records, "k", value.as_bytes());
             assert_eq!(String::from_utf8(records).unwrap(), want);
@@ -406,7 +445,11 @@ mod tests {
 
     #[test]
     fn times_before_1970_keep_their_fraction() {
-        let table = [((0, 0), "0.000000000"), ((-1, 500_000_000), "-0.500000000"), ((-2, 1), "-1.999999999")];
+        let table = [
+            ((0, 0), "0.000000000"),
+            ((-1, 500_000_000), "-0.500000000"),
+            ((-2, 1), "-1.999999999"),
+        ];
         for ((seconds, nanoseconds), want) in table {
             assert_eq!(decimal_time(seconds, nanoseconds), want);
         }

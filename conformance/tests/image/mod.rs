@@ -1,0 +1,55 @@
+//! What an image tool owes to its users: pulled from real registries, unpacked
+//! on real btrfs, judged by what lies there afterwards.
+//!
+//! `IMAGE_TOOL=umoci` has the suites of trees judge skopeo and umoci instead.
+
+mod bad_documents;
+mod bad_layers;
+mod bundle;
+mod crash;
+mod credentials;
+mod full_disk;
+mod gocker;
+mod pull;
+mod trees;
+mod whiteouts;
+
+use std::env;
+use std::path::PathBuf;
+
+use conformance::images::{Entry, Image, ImageBuilder, Layer};
+use conformance::{StoreRoot, umoci};
+
+/// The root file system that the tool under test makes of an image.
+#[track_caller]
+fn rootfs(store: &StoreRoot, reference: &str, id: &str) -> PathBuf {
+    if env::var("IMAGE_TOOL").as_deref() == Ok("umoci") {
+        return umoci::unpack(reference, &store.beside(&format!("umoci-{id}"))).unwrap();
+    }
+    store.run(&["pull", reference]).success();
+    store.bundle(reference, id).join("rootfs")
+}
+
+/// An image of PAX layers, bottom first.
+fn image_of<const N: usize>(layers: [Vec<Entry>; N]) -> Image {
+    let builder = ImageBuilder::new();
+    layers
+        .into_iter()
+        .fold(builder, |builder, layer| {
+            builder.layer(&Layer::of(layer).finish())
+        })
+        .build()
+}
+
+/// Asserts that a failed command left the store as it was.
+#[track_caller]
+fn assert_unchanged(store: &StoreRoot, before: &(Vec<String>, Vec<String>)) {
+    let after = state(store);
+    assert_eq!(before.0, after.0, "files and directories of the store");
+    assert_eq!(before.1, after.1, "subvolumes of the store");
+}
+
+/// All files, directories and subvolumes of a store.
+fn state(store: &StoreRoot) -> (Vec<String>, Vec<String>) {
+    (store.inventory().unwrap(), store.subvolumes().unwrap())
+}

@@ -1,0 +1,243 @@
+//! A store of images of a test's own, and the image tools run on it.
+//!
+//! ```text
+//! /tmp/gocker-store-XXXX/
+//!   root/     --root of gocker-image and gocker: a loop-backed btrfs, as made by default
+//!   home/     $HOME of the tools, empty
+//! ```
+//!
+//! The thread that makes it gets a mount namespace of its own: whatever a tool
+//! mounts goes with the test, even when the test is killed.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::MsFlags;
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+
+use crate::command::{Output, run_within};
+use crate::{binaries, host, leftovers, mount_table};
+
+/// How long one call of a tool may take.
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// The directory of one store; dropping it unmounts and removes it.
+#[derive(Debug)]
+pub struct StoreRoot {
+    directory: TempDir,
+}
+
+impl StoreRoot {
+    /// An empty directory in which the tools may make a store.
+    ///
+    /// # Errors
+    /// When the machine refuses a mount namespace or a directory.
+    pub fn new() -> Result<Self> {
+        enter_private_mounts()?;
+        let directory = tempfile::Builder::new().prefix("gocker-store-").tempdir()?;
+        for name in ["root", "home", "run"] {
+            fs::create_dir(directory.path().join(name))?;
+        }
+        Ok(Self { directory })
+    }
+
+    /// What is given as `--root`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    /// A place for a test's own files, beside the store.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `gocker-image --root … ARGS`, not yet run.
+    ///
+    /// # Panics
+    /// When there is no gocker-image.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let program = binaries::find("GOCKER_IMAGE", "gocker-image");
+        self.command_of(
+            &program.expect("gocker-image: set GOCKER_IMAGE or build it first"),
+            args,
+        )
+    }
+
+    /// `gocker --root … ARGS`, not yet run.
+    ///
+    /// # Panics
+    /// When there is no gocker.
+    #[must_use]
+    pub fn gocker_command(&self, args: &[&str]) -> Command {
+        let program = binaries::find("GOCKER", "gocker");
+        let mut command = self.command_of(
+            &program.expect("gocker: set GOCKER or build it first"),
+            args,
+        );
+        let runtime = binaries::find("GOCKER_RUNC", "gocker-runc");
+        let runtime = runtime.or_else(|| binaries::installed("runc"));
+        command.env(
+            "GOCKER_RUNC",
+            runtime.expect("a runtime: gocker-runc or runc"),
+        );
+        command
+    }
+
+    fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        // Nothing of the user's own settings: no credentials, no proxy.
+        command
+            .env_clear()
+            .env(
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            )
+            .env("HOME", self.beside("home"))
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .arg("--root")
+            .arg(self.path())
+            .args(args);
+        command
+    }
+
+    /// Runs `gocker-image` to its end.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> Output {
+        run_within(&mut self.command(args), LIMIT)
+    }
+
+    /// Runs `gocker` to its end.
+    #[track_caller]
+    pub fn run_gocker(&self, args: &[&str]) -> Output {
+        run_within(&mut self.gocker_command(args), LIMIT)
+    }
+
+    /// Makes the bundle `id` of an image; returns its directory.
+    ///
+    /// # Panics
+    /// When the tool fails.
+    #[track_caller]
+    pub fn bundle(&self, reference: &str, id: &str) -> PathBuf {
+        self.run(&["bundle", reference, "--name", id]).success();
+        self.path().join("bundles").join(id)
+    }
+
+    /// What the store holds, as paths from its root: every file and directory
+    /// but those inside of layers and root file systems, in order.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn inventory(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let root = self.path();
+        list(&root, &root, &mut found)?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// The paths of all subvolumes in the store's file system, as btrfs itself
+    /// lists them; the top one is left out.
+    ///
+    /// # Errors
+    /// When the store is not on btrfs.
+    pub fn subvolumes(&self) -> Result<Vec<String>> {
+        let output = Command::new("btrfs")
+            .args(["subvolume", "list"])
+            .arg(self.path())
+            .output();
+        let output = output.context("run btrfs (Debian package btrfs-progs)")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "btrfs subvolume list: {said}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // ID 256 gen 7 top level 5 path layers/…
+        let mut paths: Vec<String> = text
+            .lines()
+            .filter_map(|line| Some(line.split_once(" path ")?.1.to_owned()))
+            .collect();
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// The loop devices under the store's mounts.
+    #[must_use]
+    pub fn loop_devices(&self) -> Vec<PathBuf> {
+        let mounts = mount_table::current().into_iter();
+        let below = mounts.filter(|mount| mount.point.starts_with(self.directory.path()));
+        let sources = below.map(|mount| PathBuf::from(mount.source));
+        let mut devices: Vec<PathBuf> = sources
+            .filter(|source| source.as_os_str().as_bytes().starts_with(b"/dev/loop"))
+            .collect();
+        devices.sort();
+        devices.dedup();
+        devices
+    }
+}
+
+impl Drop for StoreRoot {
+    fn drop(&mut self) {
+        let devices = self.loop_devices();
+        leftovers::remove_mounts(self.directory.path());
+        for device in devices {
+            if let Err(error) = detach(&device, self.directory.path()) {
+                eprintln!("clean-up: {error:#}");
+            }
+        }
+    }
+}
+
+/// Detaches a loop device unless the last unmount did, or it is another's now.
+fn detach(device: &Path, directory: &Path) -> Result<()> {
+    let Some(name) = device.file_name() else {
+        return Ok(());
+    };
+    let backing = Path::new("/sys/block").join(name).join("loop/backing_file");
+    let Ok(file) = fs::read_to_string(backing) else {
+        return Ok(());
+    };
+    if Path::new(file.trim()).starts_with(directory) {
+        let status = Command::new("losetup").arg("-d").arg(device).status()?;
+        ensure!(status.success(), "losetup -d {device:?}: {status}");
+    }
+    Ok(())
+}
+
+fn list(root: &Path, directory: &Path, found: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("list {directory:?}"))? {
+        let entry = entry?;
+        let path = entry.path();
+        let relative = path.strip_prefix(root)?.to_string_lossy().into_owned();
+        let parent = relative.split('/').next().unwrap_or_default();
+        let depth = relative.matches('/').count();
+        let is_tree = (depth == 1 && parent == "layers") || (depth == 2 && parent == "bundles");
+        if entry.file_type()?.is_dir() && !is_tree {
+            list(root, &path, found)?;
+        }
+        found.push(relative);
+    }
+    Ok(())
+}
+
+/// Gives this thread, and what it starts, a mount namespace of its own in which
+/// nothing is shared; once.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn enter_private_mounts() -> Result<()> {
+    thread_local!(static ENTERED: Cell<bool> = const { Cell::new(false) });
+    if !ENTERED.get() {
+        unshare(CloneFlags::CLONE_NEWNS).context("unshare the mount namespace")?;
+        host::set_propagation(Path::new("/"), MsFlags::MS_PRIVATE);
+        ENTERED.set(true);
+    }
+    Ok(())
+}

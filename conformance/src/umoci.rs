@@ -1,0 +1,56 @@
+//! The image tools that ours is compared with: skopeo fetches, umoci unpacks.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Fetches an image from a registry on loopback into an OCI layout at
+/// `directory/layout`.
+///
+/// # Errors
+/// When skopeo (Debian package skopeo) is missing or fails.
+pub fn fetch(reference: &str, directory: &Path) -> Result<PathBuf> {
+    let layout = directory.join("layout");
+    let mut command = Command::new("skopeo");
+    command.args([
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+    ]);
+    command.arg(format!("docker://{reference}"));
+    command.arg(format!("oci:{}:image", layout.display()));
+    run(&mut command)?;
+    Ok(layout)
+}
+
+/// Unpacks an image of a registry on loopback with umoci; returns its root
+/// file system, `directory/rootfs`.
+///
+/// # Errors
+/// When skopeo or umoci is missing or fails.
+pub fn unpack(reference: &str, directory: &Path) -> Result<PathBuf> {
+    let layout = fetch(reference, directory)?;
+    let rootfs = directory.join("rootfs");
+    let mut command = Command::new("umoci");
+    command
+        .args(["raw", "unpack", "--image"])
+        .arg(format!("{}:image", layout.display()));
+    run(command.arg(&rootfs))?;
+    Ok(rootfs)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command
+        .output()
+        .with_context(|| format!("run {:?}", command.get_program()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        said.trim()
+    );
+    Ok(())
+}
