@@ -1,5 +1,6 @@
 //! The image tools that ours is compared with: skopeo fetches, umoci unpacks.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 /// # Errors
 /// When skopeo (Debian package skopeo) is missing or fails.
 pub fn fetch(reference: &str, directory: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(directory)?;
     let layout = directory.join("layout");
     let mut command = Command::new("skopeo");
     command.args([
