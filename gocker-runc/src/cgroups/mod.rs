@@ -1,0 +1,321 @@
+//! The control group of a container: made, limited, entered, watched, removed.
+//!
+//! ```text
+//!   detect::Layout ──┐
+//!   cgroupsPath, id ─┴─ Cgroup::plan ── check(resources) ── create ── apply(resources)
+//!                        (pure)         (refuses fields)      │            │
+//!                                                             │         way_in: the new process enters
+//!                                                       undo_create          │
+//!                                                       (create failed)   record ── state.json
+//!                                                                            │
+//!   a later command:  Cgroup::from_record ── processes, kill_all, freeze, update, stats, delete
+//! ```
+//!
+//! Two layouts are served. On *v2* there is one directory. On *v1* there is one in each
+//! hierarchy; a *hybrid* machine is v1 with one cgroup2 hierarchy beside the others, where the
+//! container has a directory too.
+//!
+//! Spec: config-linux.md#configLinuxCgroups
+
+pub mod detect;
+pub mod device_rules;
+mod error;
+mod files;
+pub mod mounts;
+mod path;
+mod refusals;
+pub mod stats;
+mod tree;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use bundles::config::linux::resources::Resources;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, Uid};
+use serde::{Deserialize, Serialize};
+
+use detect::{Kind, Layout};
+pub use error::Error;
+use mounts::{CgroupMounts, View};
+use stats::Stats;
+
+/// One container's cgroup, made or still to be made.
+#[derive(Debug)]
+pub enum Cgroup {
+    /// A directory in each hierarchy.
+    V1(v1::Hierarchies),
+    /// One directory.
+    V2(v2::Unified),
+}
+
+/// How a new process becomes a member.
+///
+/// It is cloned with CLONE_INTO_CGROUP where `clone_into` is there; then, still with one
+/// thread, it writes `0` to each of `tasks` itself. A runtime that moves the child from
+/// outside waits for a lock over all threads of the machine.
+///
+/// A cgroup namespace shows as its root where its creator *is*; so it is unshared by the child
+/// after these steps, never made by the clone.
+#[derive(Debug)]
+pub struct WayIn {
+    /// For CLONE_INTO_CGROUP.
+    pub clone_into: Option<OwnedFd>,
+    /// Open for writing, close-on-exec.
+    pub tasks: Vec<OwnedFd>,
+}
+
+/// What `state.json` keeps: the directory of each controller, and on v2 the one directory
+/// under the empty name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Record(pub BTreeMap<String, PathBuf>);
+
+impl Cgroup {
+    /// Decides where the cgroup of container `id` lies. Makes nothing.
+    ///
+    /// # Errors
+    /// A `cgroups_path` that climbs out, or a machine without the controller for devices.
+    pub fn plan(layout: &Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
+        let place = path::Place::parse(cgroups_path, id)?;
+        match layout.kind() {
+            Kind::V1 => Ok(Self::V1(v1::Hierarchies::plan(layout, &place)?)),
+            Kind::V2 => Ok(Self::V2(v2::Unified::plan(layout, &place)?)),
+        }
+    }
+
+    /// Refuses what cannot be applied to a new cgroup on this machine, before anything is made.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn check(&self, resources: &Resources) -> Result<(), Error> {
+        refusals::check_new(resources)?;
+        match self {
+            Self::V1(hierarchies) => hierarchies.check(resources),
+            Self::V2(unified) => unified.check(resources),
+        }
+    }
+
+    /// Makes the directories. What it made, it takes away again when it fails.
+    ///
+    /// A directory that was there before is used if nobody is in it.
+    ///
+    /// # Errors
+    /// The kernel's answer; a cgroup that is in use or frozen.
+    pub fn create(&mut self) -> Result<(), Error> {
+        let created = match self {
+            Self::V1(hierarchies) => hierarchies.create(),
+            Self::V2(unified) => unified.create(),
+        };
+        match created {
+            Ok(()) => Ok(()),
+            // The first error is the one to tell; the directories are empty.
+            Err(error) => match self.undo_create() {
+                Ok(()) | Err(_) => Err(error),
+            },
+        }
+    }
+
+    /// Removes what [`Self::create`] made, parents too.
+    ///
+    /// # Errors
+    /// A directory that somebody is in.
+    pub fn undo_create(&mut self) -> Result<(), Error> {
+        let made = match self {
+            Self::V1(hierarchies) => hierarchies.take_made(),
+            Self::V2(unified) => unified.take_made(),
+        };
+        tree::remove_made(made)
+    }
+
+    /// Sets the limits and device rules of a new cgroup.
+    ///
+    /// # Errors
+    /// The field, the file and the kernel's answer.
+    pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.apply(resources),
+            Self::V2(unified) => unified.apply(resources),
+        }
+    }
+
+    /// Changes the limits of a living container. Device rules are replaced where `resources`
+    /// has any, and stay where it has none.
+    ///
+    /// # Errors
+    /// A field that this machine cannot serve; the field, the file and the kernel's answer.
+    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => {
+                hierarchies.check(resources)?;
+                hierarchies.update(resources)
+            }
+            Self::V2(unified) => {
+                unified.check(resources)?;
+                unified.update(resources)
+            }
+        }
+    }
+
+    /// Opens what a new process needs to enter.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn way_in(&self) -> Result<WayIn, Error> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.way_in(),
+            Self::V2(unified) => unified.way_in(),
+        }
+    }
+
+    /// Moves a process in from outside, with all its threads.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn attach(&self, pid: Pid) -> Result<(), Error> {
+        self.dirs().iter().try_for_each(|dir| tree::attach(dir, pid))
+    }
+
+    /// Gives the cgroup to `owner`, so that the container can divide it among its own
+    /// sub-cgroups. Where the container has a cgroup namespace and a writable mount of it.
+    /// Only v2 can be delegated safely; on v1 nothing changes hands.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn delegate(&self, owner: Uid) -> Result<(), Error> {
+        match self {
+            Self::V1(_) => Ok(()),
+            Self::V2(unified) => unified.delegate(owner),
+        }
+    }
+
+    /// All processes of the container, those in its sub-cgroups too. None when it is gone.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn processes(&self) -> Result<Vec<Pid>, Error> {
+        tree::processes(self.main_dir())
+    }
+
+    /// Sends `signal` to every process of the container, in a way that none escapes by
+    /// forking. SIGKILL reaches a frozen container too.
+    ///
+    /// # Errors
+    /// A signal that was not delivered, or a freezer that did not obey.
+    pub fn kill_all(&self, signal: Signal) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.kill_all(signal),
+            Self::V2(unified) => unified.kill_all(signal),
+        }
+    }
+
+    /// Stops every process of the container, and returns when all stand still.
+    ///
+    /// # Errors
+    /// No freezer, or not all stood still in time; then they run again.
+    pub fn freeze(&self) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => v1::freezer::freeze(hierarchies.freezer_dir()?),
+            Self::V2(unified) => v2::freezer::freeze(unified.dir()),
+        }
+    }
+
+    /// Lets every process of the container go on.
+    ///
+    /// # Errors
+    /// No freezer, or the kernel's answer.
+    pub fn thaw(&self) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => v1::freezer::thaw(hierarchies.freezer_dir()?),
+            Self::V2(unified) => v2::freezer::thaw(unified.dir()),
+        }
+    }
+
+    /// Whether the container was frozen. One that is gone, or has no freezer, is not.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn is_frozen(&self) -> Result<bool, Error> {
+        match self {
+            Self::V1(hierarchies) => {
+                hierarchies.freezer_dir().ok().map_or(Ok(false), v1::freezer::is_frozen)
+            }
+            Self::V2(unified) => v2::freezer::is_frozen(unified.dir()),
+        }
+    }
+
+    /// How often the kernel killed a process of the container for want of memory.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn oom_kill_count(&self) -> Result<u64, Error> {
+        match self {
+            Self::V1(hierarchies) => v1::memory::oom_kill_count(hierarchies),
+            Self::V2(unified) => v2::memory::oom_kill_count(unified.dir()),
+        }
+    }
+
+    /// What the container uses at this moment.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn stats(&self) -> Result<Stats, Error> {
+        match self {
+            Self::V1(hierarchies) => stats::read_v1(hierarchies),
+            Self::V2(unified) => stats::read_v2(unified.dir()),
+        }
+    }
+
+    /// Removes the container's cgroup and every sub-cgroup that it made; its parents stay.
+    /// What is already gone is no error. Processes that are about to vanish are waited for.
+    ///
+    /// # Errors
+    /// A directory that somebody is still in.
+    pub fn delete(&self) -> Result<(), Error> {
+        // All of them are tried; one that is busy does not keep the others.
+        let removals: Vec<_> = self.dirs().iter().map(|dir| tree::remove_tree(dir)).collect();
+        removals.into_iter().collect()
+    }
+
+    /// What to keep in `state.json`.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        match self {
+            Self::V1(hierarchies) => hierarchies.record(),
+            Self::V2(unified) => Record([(String::new(), unified.dir().to_owned())].into()),
+        }
+    }
+
+    /// The cgroup of a container that was made before.
+    #[must_use]
+    pub fn from_record(record: &Record) -> Self {
+        match record.0.get("") {
+            Some(dir) if record.0.len() == 1 => Self::V2(v2::Unified::from_dir(dir.clone())),
+            _ => Self::V1(v1::Hierarchies::from_record(record)),
+        }
+    }
+
+    /// What a mount of type `cgroup` shows in the container.
+    #[must_use]
+    pub fn mount_list(&self, layout: &Layout, view: View) -> CgroupMounts {
+        mounts::list(self, layout, view)
+    }
+
+    /// The directory that stands for the whole.
+    fn main_dir(&self) -> &Path {
+        match self {
+            Self::V1(hierarchies) => hierarchies.main_dir(),
+            Self::V2(unified) => unified.dir(),
+        }
+    }
+
+    fn dirs(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.dirs().collect(),
+            Self::V2(unified) => vec![unified.dir()],
+        }
+    }
+}
