@@ -45,7 +45,11 @@ impl Runtime {
             .output()
             .unwrap_or_else(|error| panic!("{program:?} --version: {error}"));
         let version = String::from_utf8_lossy(&output.stdout).into_owned();
-        Self { program: program.to_owned(), kind: kind_of(&version), version }
+        Self {
+            program: program.to_owned(),
+            kind: kind_of(&version),
+            version,
+        }
     }
 }
 
@@ -71,7 +75,9 @@ pub fn find(variable: &str, name: &str) -> Option<PathBuf> {
     if let Some(path) = env::var_os(variable) {
         return Some(PathBuf::from(path));
     }
-    let built = built_directories().into_iter().map(|directory| directory.join(name));
+    let built = built_directories()
+        .into_iter()
+        .map(|directory| directory.join(name));
     built.chain(in_path(name)).find(|path| path.is_file())
 }
 
@@ -84,10 +90,18 @@ pub fn installed(name: &str) -> Option<PathBuf> {
 /// `target/PROFILE/deps/TEST` is where a test lies: its own profile comes
 /// first, then the other one.
 fn built_directories() -> Vec<PathBuf> {
-    let Ok(this) = env::current_exe() else { return Vec::new() };
-    let Some(profile) = this.parent().and_then(Path::parent) else { return Vec::new() };
+    let Ok(this) = env::current_exe() else {
+        return Vec::new();
+    };
+    let Some(profile) = this.parent().and_then(Path::parent) else {
+        return Vec::new();
+    };
     let target = profile.parent().unwrap_or(profile);
-    vec![profile.to_owned(), target.join("release"), target.join("debug")]
+    vec![
+        profile.to_owned(),
+        target.join("release"),
+        target.join("debug"),
+    ]
 }
 
 fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
@@ -95,7 +109,9 @@ fn in_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let mut directories: Vec<PathBuf> = env::split_paths(&path).collect();
     directories.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
     let name = name.to_owned();
-    directories.into_iter().map(move |directory| directory.join(&name))
+    directories
+        .into_iter()
+        .map(move |directory| directory.join(&name))
 }
 
 fn kind_of(version: &str) -> Kind {

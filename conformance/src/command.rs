@@ -70,7 +70,10 @@ impl Output {
         let stderr = self.failure().trim_end();
         assert!(!stderr.is_empty(), "should say why: {self}");
         assert!(!stderr.contains("panicked at"), "should not panic: {self}");
-        let lines: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("hint: ")).collect();
+        let lines: Vec<&str> = stderr
+            .lines()
+            .filter(|line| !line.starts_with("hint: "))
+            .collect();
         assert!(lines.len() == 1, "should say it in one line: {self}");
         lines[0]
     }
@@ -118,8 +121,12 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Output {
     let stderr = tempfile::tempfile().expect("a file for stderr");
     let line = format!("{command:?}").replace('"', "");
     let mut child = command
-        .stdout(Stdio::from(stdout.try_clone().expect("stdout's descriptor")))
-        .stderr(Stdio::from(stderr.try_clone().expect("stderr's descriptor")))
+        .stdout(Stdio::from(
+            stdout.try_clone().expect("stdout's descriptor"),
+        ))
+        .stderr(Stdio::from(
+            stderr.try_clone().expect("stderr's descriptor"),
+        ))
         .process_group(0)
         .spawn()
         .unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -171,7 +178,9 @@ pub fn process_id(id: u32) -> Pid {
 /// share.
 fn read_all(file: &File) -> String {
     let mut bytes = Vec::new();
-    FromStart { file, offset: 0 }.read_to_end(&mut bytes).expect("read an output file");
+    FromStart { file, offset: 0 }
+        .read_to_end(&mut bytes)
+        .expect("read an output file");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -22,7 +22,10 @@ impl<'b> Container<'b> {
     /// Names a container of a bundle; nothing is created.
     #[must_use]
     pub fn new(bundle: &'b TestBundle, id: &str) -> Self {
-        Self { bundle, id: id.to_owned() }
+        Self {
+            bundle,
+            id: id.to_owned(),
+        }
     }
 
     /// Its id.
@@ -94,7 +97,10 @@ impl<'b> Container<'b> {
     #[track_caller]
     #[must_use]
     pub fn status(&self) -> String {
-        self.state()["status"].as_str().expect("a status").to_owned()
+        self.state()["status"]
+            .as_str()
+            .expect("a status")
+            .to_owned()
     }
 
     /// The process id that `state` tells.

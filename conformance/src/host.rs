@@ -64,7 +64,10 @@ pub enum CgroupLayout {
 /// When `GOCKER_NO_SKIP=1`.
 pub fn skip(reason: &str) {
     note_skip(reason);
-    assert!(env::var("GOCKER_NO_SKIP").as_deref() != Ok("1"), "may not be skipped: {reason}");
+    assert!(
+        env::var("GOCKER_NO_SKIP").as_deref() != Ok("1"),
+        "may not be skipped: {reason}"
+    );
 }
 
 /// Prints and counts a skipped test.
@@ -74,8 +77,11 @@ pub fn skip(reason: &str) {
 pub fn note_skip(reason: &str) {
     eprintln!("skipped: {reason}");
     if let Some(path) = env::var_os("GOCKER_SKIPS") {
-        let mut file =
-            OpenOptions::new().append(true).create(true).open(path).expect("open GOCKER_SKIPS");
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .expect("open GOCKER_SKIPS");
         let name = std::thread::current().name().unwrap_or("?").to_owned();
         writeln!(file, "{name}: skipped: {reason}").expect("write GOCKER_SKIPS");
     }
@@ -116,14 +122,21 @@ pub fn cgroup_layout() -> CgroupLayout {
     let unified = mount_table::current()
         .iter()
         .any(|mount| mount.kind == "cgroup2" && mount.point == Path::new("/sys/fs/cgroup"));
-    if unified { CgroupLayout::V2 } else { CgroupLayout::V1 }
+    if unified {
+        CgroupLayout::V2
+    } else {
+        CgroupLayout::V1
+    }
 }
 
 /// The mount points of all cgroup hierarchies.
 #[must_use]
 pub fn cgroup_mounts() -> Vec<PathBuf> {
     let mounts = mount_table::current().into_iter();
-    mounts.filter(|mount| mount.kind.starts_with("cgroup")).map(|mount| mount.point).collect()
+    mounts
+        .filter(|mount| mount.kind.starts_with("cgroup"))
+        .map(|mount| mount.point)
+        .collect()
 }
 
 /// The directory in which a cgroup's files of one controller lie; None when no
@@ -137,11 +150,15 @@ pub fn cgroup_directory(controller: &str, path: &str) -> Option<PathBuf> {
     if cgroup_layout() == CgroupLayout::V2 {
         let base = Path::new("/sys/fs/cgroup");
         let known = fs::read_to_string(base.join("cgroup.controllers")).expect("controllers");
-        return known.split_whitespace().any(|own| own == controller).then(|| base.join(path));
+        return known
+            .split_whitespace()
+            .any(|own| own == controller)
+            .then(|| base.join(path));
     }
     let mounts = mount_table::current();
-    let mount =
-        mounts.iter().find(|mount| mount.kind == "cgroup" && mount.file_system_has(controller))?;
+    let mount = mounts
+        .iter()
+        .find(|mount| mount.kind == "cgroup" && mount.file_system_has(controller))?;
     Some(mount.point.join(path))
 }
 
@@ -169,6 +186,12 @@ pub fn enter_private_mounts() {
 /// # Panics
 /// When the kernel refuses.
 pub fn set_propagation(tree: &Path, how: MsFlags) {
-    mount(None::<&str>, tree, None::<&str>, how | MsFlags::MS_REC, None::<&str>)
-        .expect("change the propagation of mounts");
+    mount(
+        None::<&str>,
+        tree,
+        None::<&str>,
+        how | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .expect("change the propagation of mounts");
 }

@@ -16,7 +16,9 @@ use crate::{host, mount_table};
 #[must_use]
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
     let path = path.trim_start_matches('/');
-    let all = host::cgroup_mounts().into_iter().map(|mount| mount.join(path));
+    let all = host::cgroup_mounts()
+        .into_iter()
+        .map(|mount| mount.join(path));
     all.filter(|directory| directory.exists()).collect()
 }
 
@@ -30,18 +32,28 @@ pub fn mounts(directory: &Path) -> Vec<PathBuf> {
 /// The entries of a runtime's state directory that belong to an id.
 #[must_use]
 pub fn states(root: &Path, id: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(root) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(root) else {
+        return Vec::new();
+    };
     let paths = entries.flatten().map(|entry| entry.path());
-    paths.filter(|path| path.to_string_lossy().contains(id)).collect()
+    paths
+        .filter(|path| path.to_string_lossy().contains(id))
+        .collect()
 }
 
 /// The processes in cgroups.
 #[must_use]
 pub fn processes(cgroups: &[PathBuf]) -> Vec<Pid> {
-    let files = cgroups.iter().map(|directory| directory.join("cgroup.procs"));
+    let files = cgroups
+        .iter()
+        .map(|directory| directory.join("cgroup.procs"));
     let texts = files.filter_map(|file| fs::read_to_string(file).ok());
     let mut pids: Vec<Pid> = texts
-        .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>())
+        .flat_map(|text| {
+            text.lines()
+                .filter_map(|line| line.parse().ok())
+                .collect::<Vec<i32>>()
+        })
         .map(Pid::from_raw)
         .collect();
     pids.sort_unstable();

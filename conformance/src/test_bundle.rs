@@ -56,7 +56,12 @@ impl TestBundle {
             .expect("make a temporary directory");
         let id = unique_id();
         let config = default_config(&format!("/conformance-{id}"));
-        let bundle = Self { directory, id, config, raw_config: None };
+        let bundle = Self {
+            directory,
+            id,
+            config,
+            raw_config: None,
+        };
         make_rootfs(&bundle.rootfs());
         bundle
     }
@@ -111,7 +116,9 @@ impl TestBundle {
     #[must_use]
     pub fn namespace(self, kind: &str, entry: Option<Value>) -> Self {
         self.edit(|config| {
-            let all = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            let all = config["linux"]["namespaces"]
+                .as_array_mut()
+                .expect("namespaces");
             all.retain(|namespace| namespace["type"] != kind);
             all.extend(entry);
         })
@@ -180,7 +187,9 @@ impl TestBundle {
     /// `linux.cgroupsPath`.
     #[must_use]
     pub fn cgroups_path(&self) -> &str {
-        self.config["linux"]["cgroupsPath"].as_str().unwrap_or_default()
+        self.config["linux"]["cgroupsPath"]
+            .as_str()
+            .unwrap_or_default()
     }
 
     /// Writes config.json.
@@ -188,7 +197,10 @@ impl TestBundle {
     /// # Panics
     /// When it cannot be written.
     pub fn write_config(&self) {
-        let text = self.raw_config.clone().unwrap_or_else(|| self.config.to_string());
+        let text = self
+            .raw_config
+            .clone()
+            .unwrap_or_else(|| self.config.to_string());
         fs::write(self.path().join("config.json"), text).expect("write config.json");
     }
 
@@ -290,7 +302,11 @@ impl Drop for TestBundle {
         }
         leftovers::remove_mounts(self.directory.path());
         if !std::thread::panicking() {
-            assert!(left.is_empty(), "left behind by the test:\n  {}", left.join("\n  "));
+            assert!(
+                left.is_empty(),
+                "left behind by the test:\n  {}",
+                left.join("\n  ")
+            );
         }
     }
 }
@@ -299,7 +315,11 @@ impl Drop for TestBundle {
 #[must_use]
 pub fn unique_id() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "t{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Makes a root file system of busybox.
