@@ -421,8 +421,8 @@ mod tests {
 
     #[test]
     fn verify_reader_passes_only_what_was_promised() {
-        let cases: [(&[u8], u64, &[u8], Option<&str>); 6] = [
-            (b"abc", 3, b"abc", None),
+        let cases = [
+            (&b"abc"[..], 3, &b"abc"[..], None),
             (b"", 0, b"", None),
             (b"ab", 3, b"abc", Some("ended after 2 of 3 bytes")),
             (b"abcd", 3, b"abc", Some("is longer than its 3 bytes")),

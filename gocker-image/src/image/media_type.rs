@@ -1,0 +1,79 @@
+//! The media types of OCI's and Docker's images.
+//!
+//! Spec: image-spec media-types.md
+
+/// OCI's index of manifests.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// OCI's image manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI's image config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker's list of manifests.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's image manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's image config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+
+/// The layer formats that are served, OCI's and Docker's. What the bytes are
+/// compressed by is read from the bytes.
+const LAYERS: [&str; 11] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+];
+
+/// The kinds of document that a request for a manifest accepts, for `Accept`.
+#[must_use]
+pub fn accepted_documents() -> String {
+    [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].join(", ")
+}
+
+/// The type without its parameters, in lower case.
+#[must_use]
+pub fn essence(content_type: &str) -> String {
+    let (name, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    name.trim().to_ascii_lowercase()
+}
+
+/// Whether it names an index or a manifest list.
+#[must_use]
+pub fn is_index(name: &str) -> bool {
+    matches!(name, OCI_INDEX | DOCKER_LIST)
+}
+
+/// Whether it names an image manifest.
+#[must_use]
+pub fn is_manifest(name: &str) -> bool {
+    matches!(name, OCI_MANIFEST | DOCKER_MANIFEST)
+}
+
+/// Whether it names an image config.
+#[must_use]
+pub fn is_config(name: &str) -> bool {
+    matches!(name, OCI_CONFIG | DOCKER_CONFIG)
+}
+
+/// Whether it names a layer that can be unpacked.
+#[must_use]
+pub fn is_layer(name: &str) -> bool {
+    LAYERS.contains(&name)
+}
+
+/// Whether it names Docker's schema 1, signed or not.
+#[must_use]
+pub fn is_schema_1(name: &str) -> bool {
+    matches!(
+        name,
+        "application/vnd.docker.distribution.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    )
+}
