@@ -13,6 +13,7 @@
 
 pub mod btrfs;
 pub mod digest;
+pub mod errno;
 pub mod image;
 pub mod loop_device;
 pub mod operations;

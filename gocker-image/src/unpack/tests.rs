@@ -1,0 +1,1 @@
+//! Whole layers, built in memory, applied to a directory.
