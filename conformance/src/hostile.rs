@@ -102,6 +102,21 @@ impl Answer {
         self
     }
 
+    /// Only what a `Range: bytes=N-` asks for, as 206, where there is one.
+    #[must_use]
+    pub fn range(mut self, range: Option<&str>) -> Self {
+        let start = range.and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        match start {
+            Some(start) if start < self.body.len() => {
+                let whole = self.body.len();
+                self.body.drain(..start);
+                self.status = 206;
+                self.field("Content-Range", &format!("bytes {start}-{}/{whole}", whole - 1))
+            }
+            _ => self,
+        }
+    }
+
     /// With the body going out so.
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
@@ -307,10 +322,10 @@ impl Shared {
                     .field("WWW-Authenticate", &challenge);
             }
         }
-        self.content(path)
+        self.content(path, request)
     }
 
-    fn content(&self, path: &str) -> Answer {
+    fn content(&self, path: &str, request: &Request) -> Answer {
         let path = path.trim_start_matches("/v2/");
         if let Some((repository, reference)) = path.split_once("/manifests/") {
             let manifests = lock(&self.manifests);
@@ -322,7 +337,8 @@ impl Shared {
         }
         if let Some((_, digest)) = path.split_once("/blobs/") {
             return match lock(&self.blobs).get(digest) {
-                Some(blob) => Answer::document("application/octet-stream", blob.bytes.to_vec()),
+                Some(blob) => Answer::document("application/octet-stream", blob.bytes.to_vec())
+                    .range(request.field("range")),
                 None => Answer::error(404, "BLOB_UNKNOWN", "blob unknown to registry"),
             };
         }

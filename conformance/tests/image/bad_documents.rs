@@ -1,1 +1,396 @@
+//! Registries that are down, refuse, lie or send nonsense: one clear line, an
+//! exit code that is not zero, and nothing left in the store.
+//!
+//! Spec: distribution-spec spec.md#error-codes, image-spec descriptor.md,
+//! manifest.md#image-manifest-property-descriptions.
 
+use std::fs;
+use std::net::TcpListener;
+
+use conformance::hostile::{Answer, Delivery};
+use conformance::images::media_types::{DOCKER_MANIFEST, LAYER, MANIFEST};
+use conformance::images::{Blob, Documents, Image, ImageBuilder, Index, digest_of};
+use conformance::{HostileRegistry, StoreRoot};
+use serde_json::{Value, json};
+
+use super::{assert_unchanged, is_blob_request, small_image, state};
+
+/// A store with one good image, so that it is made and in use already.
+fn store() -> StoreRoot {
+    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    store.run(&["pull", &server.serve(&small_image("good"), "good", "latest")]).success();
+    store
+}
+
+/// Pulls what must fail, and asserts that one line says `words` and that
+/// nothing is left behind.
+#[track_caller]
+fn assert_refused(store: &StoreRoot, reference: &str, words: &[&str]) {
+    let before = state(store);
+    let output = store.run(&["pull", "--quiet", reference]);
+    let line = output.one_line_failure();
+    assert!(line.starts_with("gocker-image: pull \""), "{line}");
+    for word in words {
+        assert!(line.to_lowercase().contains(&word.to_lowercase()), "should say {word:?}: {line}");
+    }
+    assert_unchanged(store, &before);
+}
+
+/// The same for an image that a server would serve honestly.
+#[track_caller]
+fn assert_image_refused(store: &StoreRoot, image: &Image, words: &[&str]) {
+    let server = HostileRegistry::honest().unwrap();
+    assert_refused(store, &server.serve(image, "bad/image", "latest"), words);
+}
+
+/// The same for a server with this rule and a good image.
+#[track_caller]
+fn assert_server_refused(
+    words: &[&str],
+    rule: impl Fn(&conformance::http::Request) -> Option<Answer> + Send + Sync + 'static,
+) {
+    let server = HostileRegistry::start(rule).unwrap();
+    assert_refused(&store(), &server.serve(&small_image("image"), "bad/image", "latest"), words);
+}
+
+#[test]
+fn a_registry_that_is_down_is_named_with_the_cause() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    assert_refused(&store(), &format!("127.0.0.1:{port}/image:latest"), &["connection refused"]);
+}
+
+#[test]
+fn a_host_without_an_address_is_said_to_have_none() {
+    assert_refused(&store(), "registry.invalid/image:latest", &["registry.invalid"]);
+}
+
+#[test]
+fn an_unknown_manifest_is_told_in_the_registrys_words() {
+    let server = HostileRegistry::honest().unwrap();
+    let reference = format!("{}/no/such:thing", server.host());
+    let words = ["/v2/no/such/manifests/thing", "MANIFEST_UNKNOWN", "manifest unknown", "404"];
+    assert_refused(&store(), &reference, &words);
+}
+
+#[test]
+fn a_401_without_credentials_says_so() {
+    assert_server_refused(&["401"], |_| {
+        Some(
+            Answer::error(401, "UNAUTHORIZED", "authentication required")
+                .field("WWW-Authenticate", r#"Basic realm="closed""#),
+        )
+    });
+}
+
+#[test]
+fn a_token_server_that_refuses_is_told() {
+    let server = HostileRegistry::honest().unwrap();
+    let reference = server.serve(&small_image("image"), "image", "latest");
+    server.ask_for_token(Some("user:password"));
+    assert_refused(&store(), &reference, &["token", "401"]);
+}
+
+#[test]
+fn a_server_error_that_lasts_is_told() {
+    assert_server_refused(&["500"], |_| Some(Answer::status(500).body("<html>oops</html>")));
+}
+
+#[test]
+fn a_denied_repository_is_told() {
+    assert_server_refused(&["DENIED", "403"], |_| Some(Answer::error(403, "DENIED", "requested access is denied")));
+}
+
+#[test]
+fn a_page_of_a_captive_portal_is_no_manifest() {
+    assert_server_refused(&["text/html"], |_| Some(Answer::document("text/html", "<html>log in first</html>")));
+}
+
+#[test]
+fn a_missing_blob_is_told() {
+    assert_server_refused(&["BLOB_UNKNOWN", "404"], |request| {
+        is_blob_request(request).then(|| Answer::error(404, "BLOB_UNKNOWN", "blob unknown to registry"))
+    });
+}
+
+#[test]
+fn a_layer_with_another_digest_is_refused() {
+    let image = small_image("image");
+    let (digest, mut bytes) = (image.layers[0].digest.clone(), image.layers[0].bytes.to_vec());
+    bytes[20] ^= 1;
+    assert_server_refused(&["sha256:"], move |request| {
+        let is_layer = request.target.ends_with(&digest);
+        is_layer.then(|| Answer::document("application/octet-stream", bytes.clone()))
+    });
+}
+
+#[test]
+fn a_config_with_another_digest_is_refused() {
+    let digest = small_image("image").config.digest;
+    assert_server_refused(&["sha256:"], move |request| {
+        request.target.ends_with(&digest).then(|| Answer::document("application/octet-stream", "{}"))
+    });
+}
+
+#[test]
+fn a_manifest_with_another_digest_than_the_one_asked_for_is_refused() {
+    let server = HostileRegistry::start(|request| {
+        let other = small_image("other").manifest;
+        request.target.contains("/manifests/").then(|| {
+            // It lies in the header too.
+            let claimed = request.target.rsplit('/').next().unwrap_or_default();
+            Answer::document(MANIFEST, other.bytes.to_vec()).field("Docker-Content-Digest", claimed)
+        })
+    })
+    .unwrap();
+    let digest = small_image("image").manifest.digest;
+    let reference = format!("{}/image@{digest}", server.host());
+    assert_refused(&store(), &reference, &[&digest, &small_image("other").manifest.digest]);
+}
+
+#[test]
+fn a_blob_that_ends_early_or_late_is_refused() {
+    let layer = small_image("image").layers[0].clone();
+    for (change, words) in [(-9_i64, "bytes"), (9, "bytes")] {
+        let (digest, mut bytes) = (layer.digest.clone(), layer.bytes.to_vec());
+        bytes.resize(usize::try_from(bytes.len() as i64 + change).unwrap(), 0);
+        assert_server_refused(&[words], move |request| {
+            let is_layer = request.target.ends_with(&digest);
+            is_layer.then(|| Answer::document("application/octet-stream", bytes.clone()))
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_always_breaks_is_told() {
+    let layer = small_image("image").layers[0].clone();
+    let digest = layer.digest.clone();
+    assert_server_refused(&["clos"], move |request| {
+        request.target.ends_with(&digest).then(|| {
+            Answer::document("application/octet-stream", layer.bytes.to_vec()).delivery(Delivery::CutAfter(20))
+        })
+    });
+}
+
+#[test]
+fn a_manifest_that_is_no_json_is_refused() {
+    let store = store();
+    for bytes in [&b"not json"[..], b"", b"[]", b"\xff\xfe", b"{\"schemaVersion\":2"] {
+        assert_image_refused(&store, &small_image("x").with_manifest_bytes(bytes.to_vec()), &["/manifests/latest"]);
+    }
+}
+
+#[test]
+fn keys_that_come_twice_are_refused() {
+    let store = store();
+    let image = small_image("image");
+    let text = String::from_utf8(image.manifest.bytes.to_vec()).unwrap();
+    let twice = text.replacen("\"layers\":", "\"layers\":[],\"layers\":", 1);
+    assert_image_refused(&store, &image.with_manifest_bytes(twice.into_bytes()), &["duplicate", "layers"]);
+
+    let image = small_image("image");
+    let text = String::from_utf8(image.config.bytes.to_vec()).unwrap();
+    let twice = text.replacen("\"rootfs\":", "\"rootfs\":{},\"rootfs\":", 1);
+    assert_image_refused(&store, &with_config(image, twice.into_bytes()), &["duplicate", "rootfs"]);
+}
+
+/// The same image with other bytes for its config.
+fn with_config(image: Image, bytes: Vec<u8>) -> Image {
+    let config = Blob::new(&image.config.media_type, bytes);
+    let descriptor = config.descriptor();
+    let mut image = image.with_manifest(|manifest| manifest["config"] = descriptor);
+    image.config = config;
+    image
+}
+
+/// The same image with a config changed by `change`.
+fn with_changed_config(image: Image, change: impl FnOnce(&mut Value)) -> Image {
+    let mut document = serde_json::from_slice(&image.config.bytes).unwrap();
+    change(&mut document);
+    with_config(image, document.to_string().into_bytes())
+}
+
+#[test]
+fn a_document_that_is_index_and_manifest_at_once_is_refused() {
+    let image = small_image("image").with_manifest(|manifest| manifest["manifests"] = json!([]));
+    assert_image_refused(&store(), &image, &["manifests", "layers"]);
+}
+
+#[test]
+fn a_media_type_that_contradicts_the_content_type_is_refused() {
+    let image = small_image("image").with_manifest(|manifest| manifest["mediaType"] = DOCKER_MANIFEST.into());
+    assert_image_refused(&store(), &image, &[MANIFEST, DOCKER_MANIFEST]);
+}
+
+#[test]
+fn parameters_of_the_content_type_are_ignored() {
+    let manifest = small_image("image").manifest;
+    let server = HostileRegistry::start(move |request| {
+        let content_type = format!("{MANIFEST}; charset=utf-8");
+        let is_manifest = request.target.contains("/manifests/");
+        is_manifest.then(|| Answer::document(&content_type, manifest.bytes.to_vec()))
+    })
+    .unwrap();
+    store().run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
+}
+
+#[test]
+fn schema_1_is_refused_by_name() {
+    let store = store();
+    let document = json!({
+        "schemaVersion": 1, "name": "bad/image", "tag": "latest", "architecture": "amd64",
+        "fsLayers": [], "history": [], "signatures": [],
+    });
+    for media_type in [
+        "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        "application/vnd.docker.distribution.manifest.v1+json",
+        "application/json",
+    ] {
+        let mut image = small_image("image").with_manifest_bytes(document.to_string().into_bytes());
+        image.manifest.media_type = media_type.into();
+        assert_image_refused(&store, &image, &["schema 1"]);
+    }
+}
+
+#[test]
+fn foreign_and_unknown_layers_are_refused() {
+    let store = store();
+    let foreign = small_image("image").with_manifest(|manifest| {
+        manifest["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
+        manifest["layers"][0]["urls"] = json!(["http://127.0.0.1:1/elsewhere"]);
+    });
+    assert_image_refused(&store, &foreign, &["layers[0]", "127.0.0.1:1/elsewhere"]);
+    for media_type in ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "text/plain", ""] {
+        let image = small_image("image").with_manifest(|manifest| {
+            manifest["layers"][0]["mediaType"] = media_type.into();
+        });
+        assert_image_refused(&store, &image, &["layers[0]"]);
+    }
+}
+
+#[test]
+fn an_artifact_is_no_image() {
+    let image = small_image("image").with_manifest(|manifest| {
+        manifest["config"]["mediaType"] = "application/vnd.example.chart.config.v1+json".into();
+    });
+    assert_image_refused(&store(), &image, &["artifact", "vnd.example.chart"]);
+}
+
+#[test]
+fn digests_and_sizes_in_descriptors_are_checked_before_use() {
+    let store = store();
+    let hex = "a".repeat(64);
+    let digests = [
+        "sha256:../../../../etc/passwd".to_owned(),
+        format!("sha256:{}", hex.to_uppercase()),
+        format!("sha256:{}", &hex[1..]),
+        format!("md5:{}", &hex[..32]),
+        hex.clone(),
+        String::new(),
+    ];
+    for digest in digests {
+        let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["digest"] = digest.into());
+        assert_image_refused(&store, &image, &["layers[0].digest"]);
+    }
+    for size in [json!(-1), json!(1.5), json!("7"), json!(u64::MAX), Value::Null] {
+        let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["size"] = size);
+        assert_image_refused(&store, &image, &["size"]);
+    }
+}
+
+#[test]
+fn documents_that_are_too_large_are_refused_unread() {
+    let store = store();
+    let image = small_image("image").with_manifest(|manifest| {
+        manifest["annotations"] = json!({"filler": "x".repeat(5 << 20)});
+    });
+    assert_image_refused(&store, &image, &["bytes"]);
+    let image = with_changed_config(small_image("image"), |config| config["author"] = "x".repeat(5 << 20).into());
+    assert_image_refused(&store, &image, &["bytes"]);
+}
+
+#[test]
+fn a_manifest_without_an_end_is_not_read_for_ever() {
+    assert_server_refused(&["bytes"], |request| {
+        // No length is trusted: 64 MiB follow where at most 4 are read.
+        request.target.contains("/manifests/").then(|| Answer::document(MANIFEST, vec![b' '; 64 << 20]))
+    });
+}
+
+#[test]
+fn a_config_that_contradicts_its_manifest_is_refused() {
+    let store = store();
+    let image = with_changed_config(small_image("image"), |config| {
+        let twice = digest_of(b"another");
+        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(twice.into());
+    });
+    assert_image_refused(&store, &image, &["1 layer", "2 diff_ids"]);
+    let image = with_changed_config(small_image("image"), |config| config["rootfs"]["type"] = "zip".into());
+    assert_image_refused(&store, &image, &["rootfs.type", "zip"]);
+    let image = with_changed_config(small_image("image"), |config| config["os"] = "windows".into());
+    assert_image_refused(&store, &image, &["windows"]);
+}
+
+#[test]
+fn a_config_of_another_platform_than_its_index_says_is_refused() {
+    let arm = ImageBuilder::new().architecture("arm64", None);
+    let image = arm.layer(&conformance::images::filler_layer("f", 1, 10)).build();
+    let index = Index::of(Documents::Oci, vec![image]).with_document(|document| {
+        document["manifests"][0]["platform"]["architecture"] = "amd64".into();
+    });
+    let server = HostileRegistry::honest().unwrap();
+    assert_refused(&store(), &server.serve_index(&index, "bad/image", "latest"), &["arm64"]);
+}
+
+#[test]
+fn an_index_that_leads_to_itself_in_circles_ends() {
+    let index = Index::of(Documents::Oci, vec![small_image("image")]);
+    let digest = index.document.digest.clone();
+    let nested = index.clone().with_document(|document| {
+        document["manifests"] = json!([{
+            "mediaType": conformance::images::media_types::INDEX, "digest": digest, "size": 1,
+            "platform": {"os": "linux", "architecture": "amd64"},
+        }]);
+    });
+    let server = HostileRegistry::start(move |request| {
+        let is_inner = request.target.contains("/manifests/sha256:");
+        let document = nested.document.bytes.to_vec();
+        is_inner.then(|| Answer::document(conformance::images::media_types::INDEX, document))
+    })
+    .unwrap();
+    let outer = index.with_document(|document| {
+        document["manifests"][0]["mediaType"] = conformance::images::media_types::INDEX.into();
+    });
+    assert_refused(&store(), &server.serve_index(&outer, "bad/image", "latest"), &[]);
+}
+
+#[test]
+fn references_that_are_none_are_refused_before_any_request() {
+    let server = HostileRegistry::honest().unwrap();
+    let store = store();
+    let long = "a".repeat(300);
+    for name in ["UPPER/case", "a//b", "a:", "a@sha256:123", "a b", "-a", "a:t@md5:00", "", &long, "a/../b"] {
+        let reference = format!("{}/{name}", server.host());
+        let before = state(&store);
+        let output = store.run(&["pull", "--quiet", &reference]);
+        assert!(output.one_line_failure().contains(&server.host()[..9]), "{output}");
+        assert_unchanged(&store, &before);
+    }
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[test]
+fn a_failed_first_pull_says_one_line_about_the_store_and_one_about_the_failure() {
+    let store = StoreRoot::new().unwrap();
+    let output = store.run(&["pull", "127.0.0.1:1/image:latest"]);
+    let last = output.failure().trim_end().lines().rfind(|line| !line.starts_with("hint: ")).unwrap();
+    assert!(last.starts_with("gocker-image: pull \"127.0.0.1:1/image:latest\": "), "{output}");
+    assert!(fs::exists(store.path()).unwrap());
+}
+
+#[test]
+fn a_layer_type_that_is_not_what_its_bytes_are_is_told_by_the_bytes() {
+    // The compression is known by magic bytes, whatever the media type says.
+    let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["mediaType"] = LAYER.into());
+    let (server, store) = (HostileRegistry::honest().unwrap(), store());
+    store.run(&["pull", &server.serve(&image, "image", "latest")]).success();
+}

@@ -17,6 +17,7 @@ mod whiteouts;
 use std::env;
 use std::path::PathBuf;
 
+use conformance::http::Request;
 use conformance::images::{Entry, Image, ImageBuilder, Layer};
 use conformance::{StoreRoot, umoci};
 
@@ -39,6 +40,16 @@ fn image_of<const N: usize>(layers: [Vec<Entry>; N]) -> Image {
             builder.layer(&Layer::of(layer).finish())
         })
         .build()
+}
+
+/// An image of one small layer, with its name in the file `name`.
+fn small_image(name: &str) -> Image {
+    image_of([vec![Entry::dir("."), Entry::file("name", name)]])
+}
+
+/// Whether a blob is asked for.
+fn is_blob_request(request: &Request) -> bool {
+    request.method == "GET" && request.target.contains("/blobs/")
 }
 
 /// Asserts that a failed command left the store as it was.
