@@ -70,10 +70,7 @@ impl Output {
         let stderr = self.failure().trim_end();
         assert!(!stderr.is_empty(), "should say why: {self}");
         assert!(!stderr.contains("panicked at"), "should not panic: {self}");
-        let lines: Vec<&str> = stderr
-            .lines()
-            .filter(|line| !line.starts_with("hint: "))
-            .collect();
+        let lines: Vec<&str> = stderr.lines().filter(|line| !is_aside(line)).collect();
         assert!(lines.len() == 1, "should say it in one line: {self}");
         lines[0]
     }
@@ -90,6 +87,11 @@ impl std::fmt::Display for Output {
             self.stderr.trim_end()
         )
     }
+}
+
+/// Whether a line is neither the error nor part of it.
+fn is_aside(line: &str) -> bool {
+    line.starts_with("hint: ") || (line.starts_with("time=") && line.contains(" level=warning "))
 }
 
 /// Runs a program with an empty stdin, unless the caller gave one.

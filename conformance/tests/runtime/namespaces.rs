@@ -1,1 +1,360 @@
-//! namespaces
+//! Namespaces, new and joined: config-linux.md#namespaces,
+//! #user-namespace-mappings, config.md#hostname.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use conformance::host::is_root;
+use conformance::{Container, TestBundle, needs, peer_differs};
+use serde_json::json;
+
+const LINKS: &[(&str, &str)] = &[
+    ("pid", "pid"),
+    ("network", "net"),
+    ("ipc", "ipc"),
+    ("uts", "uts"),
+    ("mount", "mnt"),
+    ("cgroup", "cgroup"),
+    ("user", "user"),
+];
+
+fn link_of(pid: &str, name: &str) -> String {
+    let path = format!("/proc/{pid}/ns/{name}");
+    let target = fs::read_link(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    target.to_string_lossy().into_owned()
+}
+
+fn link(container: &Container<'_>, name: &str) -> String {
+    link_of(&container.pid().to_string(), name)
+}
+
+#[test]
+fn a_namespace_of_the_config_is_new_and_any_other_is_the_hosts() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    for (kind, name) in LINKS {
+        let named = !["cgroup", "user"].contains(kind);
+        let own = link(&container, name) != link_of("thread-self", name);
+        assert_eq!(own, named, "{kind}");
+    }
+}
+
+#[test]
+fn without_namespaces_but_mount_everything_is_the_hosts() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::sleeper()
+        .edit(|config| config["linux"]["namespaces"] = json!([{"type": "mount"}]))
+        .edit(|config| {
+            config
+                .as_object_mut()
+                .expect("an object")
+                .remove("hostname");
+        });
+    let container = bundle.running();
+    for (kind, name) in LINKS {
+        let own = link(&container, name) != link_of("thread-self", name);
+        assert_eq!(own, *kind == "mount", "{kind}");
+    }
+    container.delete(&["--force"]).success();
+}
+
+#[test]
+fn the_process_is_the_first_of_its_pid_namespace() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell("echo $$; ls -d /proc/[0-9]* | wc -l");
+    let output = bundle.run_ok();
+    assert!(output.starts_with("1\n"), "{output}");
+    let count: u32 = output
+        .lines()
+        .nth(1)
+        .expect("a line")
+        .parse()
+        .expect("a number");
+    assert!(count <= 3, "{output}");
+}
+
+/// config-linux.md#namespaces: a path is joined.
+#[test]
+fn a_namespace_named_by_a_path_is_joined() {
+    needs!(is_root(), "needs root");
+    for (kind, name) in LINKS
+        .iter()
+        .filter(|(kind, _)| !["mount", "user"].contains(kind))
+    {
+        let first = TestBundle::sleeper().namespace(kind, Some(json!({"type": kind})));
+        let first_container = first.running();
+        let path = format!("/proc/{}/ns/{name}", first_container.pid());
+        let second =
+            TestBundle::sleeper().namespace(kind, Some(json!({"type": kind, "path": path})));
+        let second = if *kind == "uts" {
+            second.edit(|config| {
+                config
+                    .as_object_mut()
+                    .expect("an object")
+                    .remove("hostname");
+            })
+        } else {
+            second
+        };
+        let second_container = second.running();
+        assert_eq!(
+            link(&second_container, name),
+            link(&first_container, name),
+            "{kind}"
+        );
+        let others = LINKS.iter().filter(|(other, _)| {
+            other != kind && ["pid", "network", "ipc", "uts", "mount"].contains(other)
+        });
+        for (other, name) in others {
+            let own = link(&second_container, name) != link(&first_container, name);
+            assert!(own, "{kind} is joined, {other} should be new");
+        }
+        second_container.delete(&["--force"]).success();
+        assert_eq!(first_container.status(), "running", "{kind}");
+    }
+}
+
+#[test]
+fn all_namespaces_of_a_container_can_be_joined_at_once() {
+    needs!(is_root(), "needs root");
+    let first = TestBundle::sleeper()
+        .user_namespace()
+        .namespace("cgroup", Some(json!({"type": "cgroup"})));
+    let first_container = first.running();
+    let pid = first_container.pid();
+    let mut second = TestBundle::sleeper().user_namespace().edit(|config| {
+        config
+            .as_object_mut()
+            .expect("an object")
+            .remove("hostname");
+    });
+    for (kind, name) in LINKS.iter().filter(|(kind, _)| *kind != "mount") {
+        let path = format!("/proc/{pid}/ns/{name}");
+        second = second.namespace(kind, Some(json!({"type": kind, "path": path})));
+    }
+    let second_container = second.running();
+    for (kind, name) in LINKS.iter().filter(|(kind, _)| *kind != "mount") {
+        assert_eq!(
+            link(&second_container, name),
+            link(&first_container, name),
+            "{kind}"
+        );
+    }
+    assert_ne!(
+        link(&second_container, "mnt"),
+        link(&first_container, "mnt")
+    );
+}
+
+#[test]
+fn joining_a_namespace_that_is_not_there_names_the_path() {
+    needs!(is_root(), "needs root");
+    for (kind, _) in LINKS {
+        let bundle = if *kind == "user" {
+            TestBundle::new().user_namespace()
+        } else {
+            TestBundle::new()
+        };
+        let path = bundle.scratch().join("no-such-namespace");
+        let bundle = bundle.namespace(kind, Some(json!({"type": kind, "path": path})));
+        let output = bundle.run();
+        let line = output.one_line_failure();
+        assert!(line.contains("no-such-namespace"), "{kind}: {output}");
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn joining_what_is_no_namespace_or_one_of_another_kind_is_an_error() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc, "Debian's does not always name it in one line");
+    for path in ["/etc/passwd", "/proc/self/ns/uts"] {
+        let bundle =
+            TestBundle::new().namespace("network", Some(json!({"type": "network", "path": path})));
+        bundle.run().one_line_failure();
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_namespace_named_twice_is_refused() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes the last");
+    let bundle = TestBundle::new().edit(|config| {
+        let all = config["linux"]["namespaces"]
+            .as_array_mut()
+            .expect("namespaces");
+        all.push(json!({"type": "uts"}));
+    });
+    bundle.run().one_line_failure();
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn an_unknown_namespace_is_refused() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::new().namespace("nosuch", Some(json!({"type": "nosuch"})));
+    let output = bundle.run();
+    assert!(output.one_line_failure().contains("nosuch"), "{output}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn the_hostname_is_set_in_the_uts_namespace_alone() {
+    needs!(is_root(), "needs root");
+    let before = fs::read_to_string("/proc/sys/kernel/hostname").expect("read");
+    let bundle = TestBundle::shell("hostname").set("/hostname", json!("inside.example"));
+    assert_eq!(bundle.run_ok(), "inside.example\n");
+    assert_eq!(
+        fs::read_to_string("/proc/sys/kernel/hostname").expect("read"),
+        before
+    );
+}
+
+#[test]
+fn a_hostname_without_a_uts_namespace_is_refused() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::new()
+        .namespace("uts", None)
+        .set("/hostname", json!("would-be-host"));
+    let output = bundle.run();
+    assert!(output.one_line_failure().contains("hostname"), "{output}");
+    bundle.assert_nothing_left();
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("read");
+    assert_ne!(host.trim(), "would-be-host");
+}
+
+#[test]
+fn a_new_network_namespace_has_a_loopback_of_its_own_that_is_up() {
+    needs!(is_root(), "needs root");
+    let bundle =
+        TestBundle::shell("ls /sys/class/net; cat /sys/class/net/lo/flags; ip addr show lo");
+    let output = bundle.run_ok();
+    let mut lines = output.lines();
+    assert_eq!(lines.next(), Some("lo"), "{output}");
+    let flags = lines.next().expect("flags").trim_start_matches("0x");
+    let flags = u32::from_str_radix(flags, 16).expect("a number");
+    assert!(flags & 1 == 1, "lo should be up: {output}");
+    assert!(output.contains("127.0.0.1/8"), "{output}");
+}
+
+/// config-linux.md#user-namespace-mappings
+#[test]
+fn a_user_namespace_maps_the_ids() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell(
+        "id -u; id -g; cat /proc/self/uid_map /proc/self/gid_map; stat -c %u:%g /bin/busybox /proc/1
+         touch /made; echo x > /dev/null; exec sleep 1000",
+    )
+    .user_namespace();
+    let container = bundle.container();
+    let output = container.create(&[]);
+    output.success();
+    let pid = container.pid();
+    container.start().success();
+    let done = || bundle.rootfs().join("made").exists();
+    assert!(
+        conformance::wait_until(std::time::Duration::from_secs(10), done),
+        "{output}"
+    );
+    let made = fs::metadata(bundle.rootfs().join("made")).expect("stat");
+    assert_eq!((made.uid(), made.gid()), (100_000, 100_000));
+    let process = fs::metadata(format!("/proc/{pid}")).expect("stat");
+    assert_eq!(process.uid(), 100_000);
+    let words: Vec<String> = output
+        .stdout_now()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    let map = ["0", "100000", "65536"];
+    assert_eq!(
+        words[..8],
+        [&["0", "0"][..], &map, &map].concat(),
+        "{output}"
+    );
+    assert_eq!(words[8..], ["0:0", "0:0"], "{}", output.stdout_now());
+}
+
+#[test]
+fn a_user_namespace_may_have_many_mappings_and_a_user_of_each() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell("id -u; id -g; cat /proc/self/uid_map")
+        .user_namespace()
+        .set(
+            "/linux/uidMappings",
+            json!([
+                {"containerID": 0, "hostID": 100_000, "size": 10},
+                {"containerID": 1000, "hostID": 300_000, "size": 5},
+            ]),
+        )
+        .set(
+            "/process/user",
+            json!({"uid": 1001, "gid": 50, "additionalGids": [60]}),
+        );
+    let output = bundle.run_ok();
+    let words: Vec<&str> = output.split_whitespace().collect();
+    assert_eq!(
+        words,
+        ["1001", "50", "0", "100000", "10", "1000", "300000", "5"]
+    );
+}
+
+#[test]
+fn the_default_devices_work_in_a_user_namespace() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell(
+        "for d in null zero full random urandom tty; do stat -c '%n %F %t:%T' /dev/$d; done
+         echo x > /dev/null && head -c 2 /dev/zero | od -An -tx1",
+    )
+    .user_namespace();
+    let expected = "/dev/null character special file 1:3\n\
+                    /dev/zero character special file 1:5\n\
+                    /dev/full character special file 1:7\n\
+                    /dev/random character special file 1:8\n\
+                    /dev/urandom character special file 1:9\n\
+                    /dev/tty character special file 5:0\n 00 00\n";
+    assert_eq!(bundle.run_ok(), expected);
+}
+
+#[test]
+fn a_user_that_is_not_mapped_is_refused() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::new()
+        .user_namespace()
+        .set("/process/user", json!({"uid": 70_000, "gid": 0}));
+    bundle.run().one_line_failure();
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_new_user_namespace_without_mappings_is_refused() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it maps the caller");
+    let bundle = TestBundle::new().namespace("user", Some(json!({"type": "user"})));
+    bundle.run().one_line_failure();
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn mappings_without_a_user_namespace_are_refused() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc, "Debian's ignores them");
+    peer_differs!(Crun, "it ignores them");
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1}]);
+    let bundle = TestBundle::new()
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    bundle.run().one_line_failure();
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_cgroup_namespace_begins_at_the_containers_cgroup() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell("cat /proc/self/cgroup")
+        .namespace("cgroup", Some(json!({"type": "cgroup"})));
+    let output = bundle.run_ok();
+    assert!(!output.contains(bundle.cgroups_path()), "{output}");
+    assert!(output.lines().any(|line| line.ends_with(":/")), "{output}");
+}

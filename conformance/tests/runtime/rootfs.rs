@@ -152,7 +152,11 @@ fn the_default_links_in_dev_are_there() {
     );
     let links = "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\n";
     let output = bundle.run();
-    assert_eq!(output.success(), format!("{links}/dev/pts/ptmx\n"), "{output}");
+    assert_eq!(
+        output.success(),
+        format!("{links}/dev/pts/ptmx\n"),
+        "{output}"
+    );
     assert_eq!(output.stderr, "ok\n");
 }
 
@@ -188,7 +192,10 @@ fn masked_paths_read_as_empty() {
     let bundle = TestBundle::shell(
         "cat /secret; ls /secrets; touch /secrets/x; echo x > /secret; cat /secret",
     )
-    .set("/linux/maskedPaths", json!(["/secret", "/secrets", "/not/there"]));
+    .set(
+        "/linux/maskedPaths",
+        json!(["/secret", "/secrets", "/not/there"]),
+    );
     fs::write(bundle.rootfs().join("secret"), "secret\n").expect("write");
     fs::create_dir(bundle.rootfs().join("secrets")).expect("mkdir");
     fs::write(bundle.rootfs().join("secrets/file"), "secret\n").expect("write");
