@@ -194,6 +194,12 @@ impl RegistryError {
         }
     }
 
+    /// Whether nobody listens there: rarely a matter of waiting.
+    pub(super) fn is_refused(&self) -> bool {
+        let refused = TransportReason::Errno(nix::errno::Errno::ECONNREFUSED);
+        matches!(self, Self::Transport { reason, .. } if *reason == refused)
+    }
+
     /// Whether the same request may succeed if it is sent again.
     pub(super) fn is_transient(&self) -> bool {
         match self {

@@ -19,6 +19,8 @@ mod credentials;
 mod endpoint;
 mod error;
 mod retry;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 use std::collections::HashMap;

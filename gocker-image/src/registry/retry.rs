@@ -48,7 +48,12 @@ impl RetryPolicy {
 
     /// The pause after the attempt of that number (from 1). None: give up.
     pub(super) fn pause(&self, attempt: u32, error: &RegistryError) -> Option<Duration> {
-        if !error.is_transient() || attempt >= self.attempts {
+        let attempts = if error.is_refused() {
+            self.attempts.min(3)
+        } else {
+            self.attempts
+        };
+        if !error.is_transient() || attempt >= attempts {
             return None;
         }
         let own = self.first_pause * 2_u32.pow((attempt - 1).min(6));
