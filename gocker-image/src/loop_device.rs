@@ -1,0 +1,383 @@
+//! The loop-backed default: where a store's root does not lie on btrfs, a
+//! sparse file in it is formatted and mounted.
+//!
+//! ```text
+//! <root>/store.btrfs   sparse file, made by mkfs.btrfs
+//! <root>/store.lock    two commands that begin at once take turns
+//! <root>/store/        where it is mounted; the store itself
+//! ```
+//!
+//! The mount is made in the mount namespace of the caller and stays. After a
+//! reboot, or in another namespace, the next command mounts the file again.
+//! The loop device goes away by itself with the last mount.
+//!
+//! Layouts and numbers: Linux, include/uapi/linux/loop.h.
+
+#![expect(
+    unsafe_code,
+    reason = "loop devices are driven by ioctls, for which nix has macros but no safe functions"
+)]
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::statvfs;
+
+use crate::btrfs;
+use crate::errno::CallError;
+
+/// The least size of a store that is made without being asked for a size.
+const MIN_BYTES: u64 = 1 << 30;
+/// What btrfs itself demands.
+const LEAST_BYTES: u64 = 128 << 20;
+/// Sectors as large as those of btrfs let the loop driver bypass the page
+/// cache of the file system below.
+const BLOCK_BYTES: u32 = 4096;
+const AUTOCLEAR: u32 = 4;
+const DIRECT_IO: u32 = 16;
+
+/// Why there is no loop-backed store.
+#[derive(Debug, thiserror::Error)]
+pub enum LoopError {
+    /// A system call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// `mkfs.btrfs` is not installed.
+    #[error("{0:?} is not on btrfs, and mkfs.btrfs, which makes one, is not installed")]
+    NoMkfs(PathBuf),
+    /// `mkfs.btrfs` failed.
+    #[error("mkfs.btrfs {file:?}: {message}")]
+    Mkfs {
+        /// The file it was to format.
+        file: PathBuf,
+        /// What it said, on one line.
+        message: String,
+    },
+    /// The size that was asked for is too small.
+    #[error("a btrfs file system of {0} bytes is too small: it needs {LEAST_BYTES}")]
+    TooSmall(u64),
+    /// The kernel refused to mount it.
+    #[error("mount {file:?} at {target:?}")]
+    Mount {
+        /// The formatted file.
+        file: PathBuf,
+        /// Where it was to be mounted.
+        target: PathBuf,
+        /// Why.
+        source: CallError,
+    },
+}
+
+impl LoopError {
+    /// What a user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoMkfs(_) => Some("apt-get install btrfs-progs, or choose a --root on btrfs"),
+            Self::Mount { source, .. } if source.errno() == Some(Errno::ENODEV) => {
+                Some("this kernel has no btrfs: modprobe btrfs")
+            }
+            Self::Call(error) | Self::Mount { source: error, .. } => match error.errno() {
+                Some(Errno::EPERM | Errno::EACCES) => Some("mounting needs root"),
+                Some(Errno::ENOSPC) => Some("free some space, or choose another --root"),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Whether a store was made in `root` before.
+#[must_use]
+pub fn is_made(root: &Path) -> bool {
+    root.join("store.btrfs").exists()
+}
+
+/// Mounts the store of `root`, made first if it is missing, and says where.
+/// `size_bytes` is the size of one that is made; None takes three quarters of
+/// the free space, but at least 1 GiB. `announce` is told once when one is
+/// made.
+///
+/// # Errors
+/// When it can neither be made nor mounted.
+pub fn provide(
+    root: &Path,
+    size_bytes: Option<u64>,
+    announce: &dyn Fn(&str),
+) -> Result<PathBuf, LoopError> {
+    let (file, target) = (root.join("store.btrfs"), root.join("store"));
+    if is_mounted(root, &target)? {
+        return Ok(target);
+    }
+    let lock = open(&root.join("store.lock"), OpenOptions::new().write(true).create(true))?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| CallError::new("flock", root.join("store.lock"), errno))?;
+    if is_mounted(root, &target)? {
+        return Ok(target);
+    }
+    if !file.exists() {
+        let size = make(root, &file, size_bytes)?;
+        announce(&format!(
+            "{} is not on btrfs: made {} (sparse, up to {}), mounted at {}",
+            root.display(),
+            file.display(),
+            in_words(size),
+            target.display()
+        ));
+    }
+    match DirBuilder::new().mode(0o700).create(&target) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(CallError::new("mkdir", &target, error).into());
+        }
+        _ => {}
+    }
+    let device = attach(&file)?;
+    // No nosuid and no nodev: container root file systems inherit the flags.
+    mount(
+        Some(&device.path),
+        &target,
+        Some("btrfs"),
+        MsFlags::MS_NOATIME,
+        Some("discard=async"),
+    )
+    .map_err(|errno| LoopError::Mount {
+        source: CallError::new("mount", &device.path, errno),
+        file,
+        target: target.clone(),
+    })?;
+    Ok(target)
+}
+
+/// Unmounts the store of `root`. The file stays.
+///
+/// # Errors
+/// When it is in use.
+pub fn release(root: &Path) -> Result<(), CallError> {
+    let target = root.join("store");
+    umount2(&target, MntFlags::UMOUNT_NOFOLLOW)
+        .map_err(|errno| CallError::new("umount", target, errno))
+}
+
+/// Whether `target` is a mounted btrfs, not a directory of `root`'s own.
+fn is_mounted(root: &Path, target: &Path) -> Result<bool, CallError> {
+    let Ok(dir) = File::open(target) else {
+        return Ok(false);
+    };
+    let device = |path: &Path| {
+        let metadata = fs::metadata(path);
+        metadata.map(|m| m.dev()).map_err(|error| CallError::new("stat", path, error))
+    };
+    Ok(device(root)? != device(target)? && btrfs::is_btrfs(dir.as_fd())?)
+}
+
+/// Makes and formats the sparse file; nothing is left of one that failed.
+fn make(root: &Path, file: &Path, size_bytes: Option<u64>) -> Result<u64, LoopError> {
+    let size = match size_bytes {
+        Some(size) if size < LEAST_BYTES => return Err(LoopError::TooSmall(size)),
+        Some(size) => size,
+        None => default_size(root)?,
+    };
+    let unfinished = root.join("store.btrfs.new");
+    let made = (|| {
+        let sparse = open(
+            &unfinished,
+            OpenOptions::new().write(true).create(true).truncate(true),
+        )?;
+        let error = |error| CallError::new("ftruncate", &unfinished, error);
+        sparse.set_len(size).map_err(error)?;
+        format(root, &unfinished)?;
+        sparse.sync_all().map_err(|error| CallError::new("fsync", &unfinished, error))?;
+        fs::rename(&unfinished, file).map_err(|error| CallError::new("rename", file, error))?;
+        Ok(size)
+    })();
+    if made.is_err() {
+        // The error to report is the one that came first.
+        drop(fs::remove_file(&unfinished));
+    }
+    made
+}
+
+fn default_size(root: &Path) -> Result<u64, CallError> {
+    let stat = statvfs(root).map_err(|errno| CallError::new("statvfs", root, errno))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let size = (free / 4).saturating_mul(3).max(MIN_BYTES);
+    Ok(size >> 20 << 20)
+}
+
+/// Runs `mkfs.btrfs`. One copy of metadata: a second one in the same file
+/// would only cost writing.
+fn format(root: &Path, file: &Path) -> Result<(), LoopError> {
+    for program in ["mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"] {
+        let output = Command::new(program)
+            .args(["-q", "-f", "-K", "-L", "gocker", "-m", "single"])
+            .arg(file)
+            .output();
+        let output = match output {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            output => output.map_err(|error| CallError::new("execve", program, error))?,
+        };
+        if output.status.success() {
+            return Ok(());
+        }
+        let message = String::from_utf8_lossy(&output.stderr);
+        let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+        return Err(LoopError::Mkfs {
+            file: file.to_owned(),
+            message: lines.collect::<Vec<_>>().join("; "),
+        });
+    }
+    Err(LoopError::NoMkfs(root.to_owned()))
+}
+
+/// A loop device, kept attached by its descriptor until it is mounted.
+struct Device {
+    path: PathBuf,
+    _file: File,
+}
+
+/// Attaches `file` to a free loop device, or finds the one that has it.
+fn attach(file: &Path) -> Result<Device, CallError> {
+    let backing = open(file, OpenOptions::new().read(true).write(true))?;
+    if let Some(device) = find_attached(&backing)? {
+        return Ok(device);
+    }
+    let control = open(
+        Path::new("/dev/loop-control"),
+        OpenOptions::new().read(true).write(true),
+    )?;
+    loop {
+        // SAFETY: the call takes no pointer.
+        let number = unsafe { raw::ctl_get_free(control.as_raw_fd()) }
+            .map_err(|errno| CallError::new("LOOP_CTL_GET_FREE", "/dev/loop-control", errno))?;
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = open(&path, OpenOptions::new().read(true).write(true))?;
+        let config = Config::new(&backing);
+        // SAFETY: the kernel reads `config` during the call; the descriptor in
+        // it stays open until the call returns.
+        match unsafe { raw::configure(device.as_raw_fd(), &raw const config) } {
+            Ok(_) => return Ok(Device { path, _file: device }),
+            Err(Errno::EBUSY) => {} // someone else was quicker
+            Err(errno) => return Err(CallError::new("LOOP_CONFIGURE", path, errno)),
+        }
+    }
+}
+
+/// The loop device that has the file `backing` already, in whatever mount
+/// namespace: a second one would be taken for a copy of the file system.
+fn find_attached(backing: &File) -> Result<Option<Device>, CallError> {
+    let wanted = backing.metadata().map_err(|error| CallError::new("fstat", "", error))?;
+    let Ok(devices) = fs::read_dir("/sys/block") else {
+        return Ok(None);
+    };
+    for device in devices.flatten() {
+        if !device.path().join("loop/backing_file").exists() {
+            continue;
+        }
+        let path = Path::new("/dev").join(device.file_name());
+        let Ok(file) = open(&path, OpenOptions::new().read(true).write(true)) else {
+            continue;
+        };
+        let mut info = Info::default();
+        // SAFETY: the kernel writes `info` during the call.
+        let status = unsafe { raw::get_status(file.as_raw_fd(), &raw mut info) };
+        if status.is_ok() && (info.device, info.inode) == (wanted.dev(), wanted.ino()) {
+            return Ok(Some(Device { path, _file: file }));
+        }
+    }
+    Ok(None)
+}
+
+fn open(path: &Path, options: &mut OpenOptions) -> Result<File, CallError> {
+    let file = options.mode(0o600).open(path);
+    file.map_err(|error| CallError::new("open", path, error))
+}
+
+fn in_words(bytes: u64) -> String {
+    match bytes >> 30 {
+        0 => format!("{} MiB", bytes >> 20),
+        gib => format!("{gib} GiB"),
+    }
+}
+
+/// `struct loop_info64`.
+#[repr(C)]
+struct Info {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl Default for Info {
+    fn default() -> Self {
+        Self {
+            device: 0,
+            inode: 0,
+            rdevice: 0,
+            offset: 0,
+            size_limit: 0,
+            number: 0,
+            encrypt_type: 0,
+            encrypt_key_size: 0,
+            flags: 0,
+            file_name: [0; 64],
+            crypt_name: [0; 64],
+            encrypt_key: [0; 32],
+            init: [0; 2],
+        }
+    }
+}
+
+/// `struct loop_config`.
+#[repr(C)]
+struct Config {
+    fd: i32,
+    block_size: u32,
+    info: Info,
+    reserved: [u64; 8],
+}
+
+impl Config {
+    fn new(backing: &File) -> Self {
+        Self {
+            fd: backing.as_raw_fd(),
+            block_size: BLOCK_BYTES,
+            info: Info {
+                flags: AUTOCLEAR | DIRECT_IO,
+                ..Info::default()
+            },
+            reserved: [0; 8],
+        }
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Info>() == 232);
+    assert!(size_of::<Config>() == 304);
+};
+
+/// The bare ioctls; those with a pointer are unsafe because the kernel trusts
+/// it.
+mod raw {
+    use super::{Config, Info};
+
+    nix::ioctl_none_bad!(ctl_get_free, 0x4c82);
+    nix::ioctl_write_ptr_bad!(configure, 0x4c0a, Config);
+    nix::ioctl_read_bad!(get_status, 0x4c05, Info);
+}

@@ -1,0 +1,165 @@
+//! A bundle's directory in the store: the writable snapshot, `config.json` if
+//! it lies here, and the record that is written last.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::lock::Lock;
+use super::record::BundleRecord;
+use super::{BundleId, Store, StoreError, blob, layout, make_dir};
+use crate::btrfs::{self, Access};
+use crate::digest::Digest;
+use crate::errno::CallError;
+
+/// The name of the root file system in a bundle's directory.
+const ROOTFS: &str = "rootfs";
+
+/// A bundle in the making. Dropping it destroys it.
+#[derive(Debug)]
+pub struct BundleDraft<'store> {
+    store: &'store Store,
+    id: BundleId,
+    directory: PathBuf,
+    rootfs: OwnedFd,
+    finished: bool,
+    _lock: Lock,
+}
+
+impl Store {
+    /// Begins the bundle `id`: a writable snapshot of the chain `top`, or an
+    /// empty root if there is none.
+    ///
+    /// # Errors
+    /// When there is such a bundle, or the file system is full.
+    pub fn begin_bundle(
+        &self,
+        id: &BundleId,
+        top: Option<&Digest>,
+    ) -> Result<BundleDraft<'_>, StoreError> {
+        let lock = self.lock_bundle(id)?;
+        if self.bundle(id)?.is_some() {
+            return Err(StoreError::BundleExists(id.to_string()));
+        }
+        self.remove_bundle_files(id)?;
+        let directory = self.path.join("bundles").join(id.as_str());
+        make_dir(&directory)?;
+        let dir = File::open(&directory).map_err(|e| CallError::new("open", &directory, e))?;
+        let name = OsStr::new(ROOTFS);
+        let rootfs = match top {
+            None => btrfs::create_subvolume(dir.as_fd(), name),
+            Some(top) => {
+                let source = self.open_layer(top)?;
+                btrfs::snapshot(source.as_fd(), dir.as_fd(), name, Access::Writable)
+            }
+        };
+        let rootfs = match rootfs {
+            Ok(rootfs) => rootfs,
+            Err(error) => {
+                self.remove_bundle_files(id)?;
+                return Err(error.into());
+            }
+        };
+        Ok(BundleDraft {
+            store: self,
+            id: id.clone(),
+            directory,
+            rootfs,
+            finished: false,
+            _lock: lock,
+        })
+    }
+
+    /// The bundle `id`; None if there is none.
+    ///
+    /// # Errors
+    /// When its record is unreadable.
+    pub fn bundle(&self, id: &BundleId) -> Result<Option<BundleRecord>, StoreError> {
+        let directory = self.path.join("bundles").join(id.as_str());
+        blob::read(&directory.join(layout::BUNDLE_RECORD))
+    }
+
+    /// Removes the bundle `id`, root file system and all.
+    ///
+    /// # Errors
+    /// When there is none, or something is mounted in its root.
+    pub fn remove_bundle(&self, id: &BundleId) -> Result<BundleRecord, StoreError> {
+        let _lock = self.lock_bundle(id)?;
+        let Some(record) = self.bundle(id)? else {
+            return Err(StoreError::NoBundle(id.to_string()));
+        };
+        self.remove_bundle_files(id)?;
+        Ok(record)
+    }
+
+    fn lock_bundle(&self, id: &BundleId) -> Result<Lock, StoreError> {
+        let lock = Lock::try_exclusive(&self.lock_path(&bundle_lock(id.as_str())))?;
+        lock.ok_or_else(|| StoreError::BundleBusy(id.to_string()))
+    }
+
+    /// Removes whatever there is of the bundle `id`: the root first, since that
+    /// alone can fail while a container uses it, and then the record with the
+    /// directory. The lock is held.
+    pub(super) fn remove_bundle_files(&self, id: &BundleId) -> Result<bool, StoreError> {
+        let directory = self.path.join("bundles").join(id.as_str());
+        let Ok(dir) = File::open(&directory) else {
+            return Ok(false);
+        };
+        if btrfs::exists(dir.as_fd(), OsStr::new(ROOTFS))? {
+            btrfs::delete_subvolume(dir.as_fd(), OsStr::new(ROOTFS))?;
+        }
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(CallError::new("rmdir", &directory, error).into())
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+/// The name of a bundle's lock.
+pub(super) fn bundle_lock(id: &str) -> String {
+    format!("bundle-{id}")
+}
+
+impl BundleDraft<'_> {
+    /// The bundle's directory in the store.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the root file system lies.
+    #[must_use]
+    pub fn rootfs_path(&self) -> PathBuf {
+        self.directory.join(ROOTFS)
+    }
+
+    /// The root file system.
+    #[must_use]
+    pub fn rootfs(&self) -> &OwnedFd {
+        &self.rootfs
+    }
+
+    /// Writes the record: from now on the bundle exists.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn finish(mut self, record: &BundleRecord) -> Result<(), StoreError> {
+        let bytes = blob::encode(record)?;
+        blob::write_new(&self.directory.join(layout::BUNDLE_RECORD), &bytes)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for BundleDraft<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // What is left of a failure here, the next sweep removes.
+            drop(self.store.remove_bundle_files(&self.id));
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What lies on disk: blobs, layers, images, names and bundles.
+//!
+//! ```text
+//! <store>/                      0700, on btrfs
+//!   meta.json                   version of this layout
+//!   locks/                      one file a lock (flock)
+//!   blobs/sha256/<hex>          manifests and configs, raw bytes
+//!   layers/sha256-<chain>       read-only subvolume: the chain's whole root
+//!   layers/sha256-<chain>.json  its record; without one it counts for nothing
+//!   images/sha256-<manifest>.json   what an image needs
+//!   refs/sha256-<of the name>.json  a name and its image
+//!   bundles/<id>/               config.json, rootfs (writable snapshot), gocker.json
+//! ```
+//!
+//! Whatever is made is recorded last, and whatever goes loses its record
+//! first. So a crash leaves only things without a record, which
+//! [`Store::sweep`] removes as soon as nobody holds their lock.
+
+mod blob;
+mod bundle;
+mod gc;
+mod layer;
+mod layout;
+mod lock;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::fstatvfs;
+use serde::{Deserialize, Serialize};
+
+use crate::btrfs;
+use crate::digest::Digest;
+use crate::errno::CallError;
+use crate::loop_device::{self, LoopError};
+
+pub use bundle::BundleDraft;
+pub use gc::{Removed, Unused};
+pub use layer::{Claim, Draft, Held, Settled, ToMake};
+pub use layout::{BundleId, BundleIdError};
+pub use lock::Lock;
+pub use record::{BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
+
+/// The version of the layout above.
+const VERSION: u32 = 1;
+
+/// Where a store lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// The directory that it lies in, made if it is missing.
+    pub root: PathBuf,
+    /// The size of the sparse file that is made where `root` is not on btrfs.
+    /// None: three quarters of the free space, but at least 1 GiB.
+    pub loop_bytes: Option<u64>,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A system call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// There is no btrfs to keep layers on.
+    #[error(transparent)]
+    Loop(#[from] LoopError),
+    /// The store was made by another version of this program.
+    #[error("store {path:?} has version {found}, and this program knows version {VERSION}")]
+    Version {
+        /// The store.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// A record is not what this program writes.
+    #[error("record {path:?}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A record cannot be written as JSON.
+    #[error("encode a record")]
+    Encode(#[source] serde_json::Error),
+    /// A blob has another digest than its name.
+    #[error("blob {expected} is damaged: its bytes have the digest {actual}")]
+    Damaged {
+        /// What its name says.
+        expected: Digest,
+        /// What its bytes say.
+        actual: Digest,
+    },
+    /// A layer was removed by another process while it was in use.
+    #[error("layer {0} was removed by another process")]
+    Vanished(Digest),
+    /// A draft was settled twice.
+    #[error("the layer is settled already")]
+    Settled,
+    /// There is a bundle of that name.
+    #[error("bundle {0:?} exists already")]
+    BundleExists(String),
+    /// There is no bundle of that name.
+    #[error("bundle {0:?} does not exist")]
+    NoBundle(String),
+    /// Another process works on that bundle.
+    #[error("bundle {0:?} is in use by another command")]
+    BundleBusy(String),
+    /// Not enough space is left for what is to come.
+    #[error("no space left in {path:?}: {needed} bytes are needed, {free} are free")]
+    Full {
+        /// Where.
+        path: PathBuf,
+        /// What is to come, at least.
+        needed: u64,
+        /// What there is.
+        free: u64,
+    },
+}
+
+impl StoreError {
+    /// What a user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Loop(error) => error.hint(),
+            Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
+            Self::Call(error) if error.is_full() => {
+                Some("remove images that are not needed (rm, prune)")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An open store, which no other process rebuilds while it is open.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    /// The directory that was asked for; the store's own or the one around it.
+    root: PathBuf,
+    /// Shared, for as long as the store is open.
+    lock: Lock,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    version: u32,
+}
+
+impl Store {
+    /// Opens the store in `options.root`, and makes it if it is missing.
+    /// `announce` is told, in one line, if a file system is made for it.
+    ///
+    /// # Errors
+    /// When it cannot be made, or belongs to another version.
+    pub fn open(options: &Options, announce: &dyn Fn(&str)) -> Result<Self, StoreError> {
+        let root = &options.root;
+        make_root(root)?;
+        let dir = File::open(root).map_err(|error| CallError::new("open", root, error))?;
+        let root = root.canonicalize().map_err(|error| CallError::new("realpath", root, error))?;
+        let path = if btrfs::is_btrfs(dir.as_fd())? {
+            root.clone()
+        } else {
+            loop_device::provide(&root, options.loop_bytes, announce)?
+        };
+        Self::open_at(path, root)
+    }
+
+    /// Opens the store in `options.root` if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or belongs to another version.
+    pub fn find(options: &Options) -> Result<Option<Self>, StoreError> {
+        let root = &options.root;
+        if root.join(layout::META).exists() || loop_device::is_made(root) {
+            return Self::open(options, &|_| {}).map(Some);
+        }
+        Ok(None)
+    }
+
+    fn open_at(path: PathBuf, root: PathBuf) -> Result<Self, StoreError> {
+        close_to_others(&path)?;
+        for directory in layout::DIRECTORIES {
+            make_dir(&path.join(directory))?;
+        }
+        let lock = Lock::shared(&path.join("locks/store"))?;
+        let meta_path = path.join(layout::META);
+        let meta: Option<Meta> = blob::read(&meta_path)?;
+        match meta {
+            None => blob::write_new(&meta_path, &blob::encode(&Meta { version: VERSION })?)?,
+            Some(Meta { version: VERSION }) => {}
+            Some(Meta { version: found }) => return Err(StoreError::Version { path, found }),
+        }
+        Ok(Self {
+            path,
+            root,
+            lock,
+        })
+    }
+
+    /// Where the store's own directories lie.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Holds what `kind` and `digest` name, so that garbage collection leaves
+    /// it alone.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn hold(&self, kind: HoldKind, digest: &Digest) -> Result<Lock, StoreError> {
+        Ok(Lock::shared(&self.lock_path(&kind.lock(digest)))?)
+    }
+
+    /// Waits until all that was written is on disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let dir = self.open_dir("layers")?;
+        let synced = nix::unistd::syncfs(&dir);
+        Ok(synced.map_err(|errno| CallError::new("syncfs", &self.path, errno))?)
+    }
+
+    /// Checks that at least `needed` bytes are free, in the store and, where it
+    /// is loop-backed, in the file system around it.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub fn check_free(&self, needed: u64) -> Result<(), StoreError> {
+        for path in [&self.path, &self.root] {
+            let dir = File::open(path).map_err(|error| CallError::new("open", path, error))?;
+            let stat = fstatvfs(&dir).map_err(|errno| CallError::new("statvfs", path, errno))?;
+            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+            if free < needed {
+                let path = path.clone();
+                return Err(StoreError::Full { path, needed, free });
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.path.join("locks").join(name)
+    }
+
+    fn open_dir(&self, name: &str) -> Result<File, CallError> {
+        let path = self.path.join(name);
+        File::open(&path).map_err(|error| CallError::new("open", path, error))
+    }
+}
+
+/// What [`Store::hold`] holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldKind {
+    /// A manifest or config.
+    Blob,
+    /// An image's record.
+    Image,
+}
+
+impl HoldKind {
+    fn lock(self, digest: &Digest) -> String {
+        let kind = match self {
+            Self::Blob => "blob",
+            Self::Image => "image",
+        };
+        format!("{kind}-{}", layout::name(digest))
+    }
+}
+
+/// Makes the root with mode 0700: as a subvolume of its own where its parent
+/// is on btrfs.
+fn make_root(root: &Path) -> Result<(), StoreError> {
+    if root.exists() {
+        return Ok(());
+    }
+    if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        let made = DirBuilder::new().recursive(true).create(parent);
+        made.map_err(|error| CallError::new("mkdir", parent, error))?;
+        let dir = File::open(parent).map_err(|error| CallError::new("open", parent, error))?;
+        if btrfs::is_btrfs(dir.as_fd())? {
+            match btrfs::create_subvolume(dir.as_fd(), name) {
+                Ok(_) => return close_to_others(root),
+                Err(error) if error.errno() == Some(nix::errno::Errno::EEXIST) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(make_dir(root)?)
+}
+
+/// Images hold set-user-id files of all ages: nobody else may reach them.
+fn close_to_others(path: &Path) -> Result<(), StoreError> {
+    let closed = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700));
+    Ok(closed.map_err(|error| CallError::new("chmod", path, error))?)
+}
+
+/// Makes a directory, mode 0700, that may exist.
+fn make_dir(path: &Path) -> Result<(), CallError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(CallError::new("mkdir", path, error))
+        }
+        _ => Ok(()),
+    }
+}
