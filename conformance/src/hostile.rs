@@ -105,13 +105,21 @@ impl Answer {
     /// Only what a `Range: bytes=N-` asks for, as 206, where there is one.
     #[must_use]
     pub fn range(mut self, range: Option<&str>) -> Self {
-        let start = range.and_then(|text| text.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        let start = range.and_then(|text| {
+            text.strip_prefix("bytes=")?
+                .strip_suffix('-')?
+                .parse::<usize>()
+                .ok()
+        });
         match start {
             Some(start) if start < self.body.len() => {
                 let whole = self.body.len();
                 self.body.drain(..start);
                 self.status = 206;
-                self.field("Content-Range", &format!("bytes {start}-{}/{whole}", whole - 1))
+                self.field(
+                    "Content-Range",
+                    &format!("bytes {start}-{}/{whole}", whole - 1),
+                )
             }
             _ => self,
         }

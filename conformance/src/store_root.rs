@@ -4,6 +4,7 @@
 //! /tmp/gocker-store-XXXX/
 //!   root/     --root of gocker-image and gocker: a loop-backed btrfs, as made by default
 //!   home/     $HOME of the tools, empty
+//!   run/      --state-root of gocker: the runtime's own directory
 //! ```
 //!
 //! The thread that makes it gets a mount namespace of its own: whatever a tool
@@ -72,22 +73,21 @@ impl StoreRoot {
         )
     }
 
-    /// `gocker --root … ARGS`, not yet run.
+    /// `gocker --root … --state-root … ARGS`, not yet run.
     ///
     /// # Panics
-    /// When there is no gocker.
+    /// When there is no gocker, or no runtime for it.
     #[must_use]
     pub fn gocker_command(&self, args: &[&str]) -> Command {
         let program = binaries::find("GOCKER", "gocker");
-        let mut command = self.command_of(
-            &program.expect("gocker: set GOCKER or build it first"),
-            args,
-        );
-        let runtime = binaries::find("GOCKER_RUNC", "gocker-runc");
-        let runtime = runtime.or_else(|| binaries::installed("runc"));
+        let state = self.beside("run");
+        let state = state.to_str().expect("a temporary directory is UTF-8");
+        let args = [&["--state-root", state], args].concat();
+        let program = program.expect("gocker: set GOCKER or build it first");
+        let mut command = self.command_of(&program, &args);
         command.env(
             "GOCKER_RUNC",
-            runtime.expect("a runtime: gocker-runc or runc"),
+            runtime().expect("a runtime: gocker-runc or runc"),
         );
         command
     }
@@ -168,6 +168,27 @@ impl StoreRoot {
         Ok(paths)
     }
 
+    /// Ends what still runs of the containers that gocker made.
+    fn end_containers(&self) -> Result<()> {
+        let state = self.beside("run");
+        for entry in fs::read_dir(&state)?
+            .flatten()
+            .filter(|entry| entry.path().is_dir())
+        {
+            let runtime = runtime().context("a runtime")?;
+            let mut command = Command::new(runtime);
+            command
+                .arg("--root")
+                .arg(&state)
+                .args(["delete", "--force"])
+                .arg(entry.file_name());
+            let output = command.stdin(Stdio::null()).output()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{command:?}: {}", said.trim());
+        }
+        Ok(())
+    }
+
     /// The loop devices under the store's mounts.
     #[must_use]
     pub fn loop_devices(&self) -> Vec<PathBuf> {
@@ -185,6 +206,9 @@ impl StoreRoot {
 
 impl Drop for StoreRoot {
     fn drop(&mut self) {
+        if let Err(error) = self.end_containers() {
+            eprintln!("clean-up: {error:#}");
+        }
         let devices = self.loop_devices();
         leftovers::remove_mounts(self.directory.path());
         for device in devices {
@@ -193,6 +217,36 @@ impl Drop for StoreRoot {
             }
         }
     }
+}
+
+/// What gocker runs containers with: ours, or Debian's runc where it is not built.
+fn runtime() -> Option<PathBuf> {
+    binaries::find("GOCKER_RUNC", "gocker-runc").or_else(|| binaries::installed("runc"))
+}
+
+/// The cgroup directories of a container, wherever the runtime put them.
+#[must_use]
+pub fn cgroups_named(id: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut places = host::cgroup_mounts();
+    while let Some(place) = places.pop() {
+        for path in fs::read_dir(place)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+        {
+            if path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().contains(id))
+            {
+                found.push(path);
+            } else if path.is_dir() {
+                places.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// Detaches a loop device unless the last unmount did, or it is another's now.

@@ -17,8 +17,16 @@ use super::{assert_unchanged, is_blob_request, small_image, state};
 
 /// A store with one good image, so that it is made and in use already.
 fn store() -> StoreRoot {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    store.run(&["pull", &server.serve(&small_image("good"), "good", "latest")]).success();
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("good"), "good", "latest"),
+        ])
+        .success();
     store
 }
 
@@ -31,7 +39,10 @@ fn assert_refused(store: &StoreRoot, reference: &str, words: &[&str]) {
     let line = output.one_line_failure();
     assert!(line.starts_with("gocker-image: pull \""), "{line}");
     for word in words {
-        assert!(line.to_lowercase().contains(&word.to_lowercase()), "should say {word:?}: {line}");
+        assert!(
+            line.to_lowercase().contains(&word.to_lowercase()),
+            "should say {word:?}: {line}"
+        );
     }
     assert_unchanged(store, &before);
 }
@@ -50,25 +61,46 @@ fn assert_server_refused(
     rule: impl Fn(&conformance::http::Request) -> Option<Answer> + Send + Sync + 'static,
 ) {
     let server = HostileRegistry::start(rule).unwrap();
-    assert_refused(&store(), &server.serve(&small_image("image"), "bad/image", "latest"), words);
+    assert_refused(
+        &store(),
+        &server.serve(&small_image("image"), "bad/image", "latest"),
+        words,
+    );
 }
 
 #[test]
 fn a_registry_that_is_down_is_named_with_the_cause() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_refused(&store(), &format!("127.0.0.1:{port}/image:latest"), &["connection refused"]);
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    assert_refused(
+        &store(),
+        &format!("127.0.0.1:{port}/image:latest"),
+        &["connection refused"],
+    );
 }
 
 #[test]
 fn a_host_without_an_address_is_said_to_have_none() {
-    assert_refused(&store(), "registry.invalid/image:latest", &["registry.invalid"]);
+    assert_refused(
+        &store(),
+        "registry.invalid/image:latest",
+        &["registry.invalid"],
+    );
 }
 
 #[test]
 fn an_unknown_manifest_is_told_in_the_registrys_words() {
     let server = HostileRegistry::honest().unwrap();
     let reference = format!("{}/no/such:thing", server.host());
-    let words = ["/v2/no/such/manifests/thing", "MANIFEST_UNKNOWN", "manifest unknown", "404"];
+    let words = [
+        "/v2/no/such/manifests/thing",
+        "MANIFEST_UNKNOWN",
+        "manifest unknown",
+        "404",
+    ];
     assert_refused(&store(), &reference, &words);
 }
 
@@ -92,30 +124,40 @@ fn a_token_server_that_refuses_is_told() {
 
 #[test]
 fn a_server_error_that_lasts_is_told() {
-    assert_server_refused(&["500"], |_| Some(Answer::status(500).body("<html>oops</html>")));
+    assert_server_refused(&["500"], |_| {
+        Some(Answer::status(500).body("<html>oops</html>"))
+    });
 }
 
 #[test]
 fn a_denied_repository_is_told() {
-    assert_server_refused(&["DENIED", "403"], |_| Some(Answer::error(403, "DENIED", "requested access is denied")));
+    assert_server_refused(&["DENIED", "403"], |_| {
+        Some(Answer::error(403, "DENIED", "requested access is denied"))
+    });
 }
 
 #[test]
 fn a_page_of_a_captive_portal_is_no_manifest() {
-    assert_server_refused(&["text/html"], |_| Some(Answer::document("text/html", "<html>log in first</html>")));
+    assert_server_refused(&["text/html"], |_| {
+        Some(Answer::document("text/html", "<html>log in first</html>"))
+    });
 }
 
 #[test]
 fn a_missing_blob_is_told() {
     assert_server_refused(&["BLOB_UNKNOWN", "404"], |request| {
-        is_blob_request(request).then(|| Answer::error(404, "BLOB_UNKNOWN", "blob unknown to registry"))
+        is_blob_request(request)
+            .then(|| Answer::error(404, "BLOB_UNKNOWN", "blob unknown to registry"))
     });
 }
 
 #[test]
 fn a_layer_with_another_digest_is_refused() {
     let image = small_image("image");
-    let (digest, mut bytes) = (image.layers[0].digest.clone(), image.layers[0].bytes.to_vec());
+    let (digest, mut bytes) = (
+        image.layers[0].digest.clone(),
+        image.layers[0].bytes.to_vec(),
+    );
     bytes[20] ^= 1;
     assert_server_refused(&["sha256:"], move |request| {
         let is_layer = request.target.ends_with(&digest);
@@ -127,7 +169,10 @@ fn a_layer_with_another_digest_is_refused() {
 fn a_config_with_another_digest_is_refused() {
     let digest = small_image("image").config.digest;
     assert_server_refused(&["sha256:"], move |request| {
-        request.target.ends_with(&digest).then(|| Answer::document("application/octet-stream", "{}"))
+        request
+            .target
+            .ends_with(&digest)
+            .then(|| Answer::document("application/octet-stream", "{}"))
     });
 }
 
@@ -144,7 +189,11 @@ fn a_manifest_with_another_digest_than_the_one_asked_for_is_refused() {
     .unwrap();
     let digest = small_image("image").manifest.digest;
     let reference = format!("{}/image@{digest}", server.host());
-    assert_refused(&store(), &reference, &[&digest, &small_image("other").manifest.digest]);
+    assert_refused(
+        &store(),
+        &reference,
+        &[&digest, &small_image("other").manifest.digest],
+    );
 }
 
 #[test]
@@ -166,7 +215,8 @@ fn a_connection_that_always_breaks_is_told() {
     let digest = layer.digest.clone();
     assert_server_refused(&["clos"], move |request| {
         request.target.ends_with(&digest).then(|| {
-            Answer::document("application/octet-stream", layer.bytes.to_vec()).delivery(Delivery::CutAfter(20))
+            Answer::document("application/octet-stream", layer.bytes.to_vec())
+                .delivery(Delivery::CutAfter(20))
         })
     });
 }
@@ -174,8 +224,18 @@ fn a_connection_that_always_breaks_is_told() {
 #[test]
 fn a_manifest_that_is_no_json_is_refused() {
     let store = store();
-    for bytes in [&b"not json"[..], b"", b"[]", b"\xff\xfe", b"{\"schemaVersion\":2"] {
-        assert_image_refused(&store, &small_image("x").with_manifest_bytes(bytes.to_vec()), &["/manifests/latest"]);
+    for bytes in [
+        &b"not json"[..],
+        b"",
+        b"[]",
+        b"\xff\xfe",
+        b"{\"schemaVersion\":2",
+    ] {
+        assert_image_refused(
+            &store,
+            &small_image("x").with_manifest_bytes(bytes.to_vec()),
+            &["/manifests/latest"],
+        );
     }
 }
 
@@ -185,12 +245,20 @@ fn keys_that_come_twice_are_refused() {
     let image = small_image("image");
     let text = String::from_utf8(image.manifest.bytes.to_vec()).unwrap();
     let twice = text.replacen("\"layers\":", "\"layers\":[],\"layers\":", 1);
-    assert_image_refused(&store, &image.with_manifest_bytes(twice.into_bytes()), &["duplicate", "layers"]);
+    assert_image_refused(
+        &store,
+        &image.with_manifest_bytes(twice.into_bytes()),
+        &["duplicate", "layers"],
+    );
 
     let image = small_image("image");
     let text = String::from_utf8(image.config.bytes.to_vec()).unwrap();
     let twice = text.replacen("\"rootfs\":", "\"rootfs\":{},\"rootfs\":", 1);
-    assert_image_refused(&store, &with_config(image, twice.into_bytes()), &["duplicate", "rootfs"]);
+    assert_image_refused(
+        &store,
+        &with_config(image, twice.into_bytes()),
+        &["duplicate", "rootfs"],
+    );
 }
 
 /// The same image with other bytes for its config.
@@ -217,7 +285,8 @@ fn a_document_that_is_index_and_manifest_at_once_is_refused() {
 
 #[test]
 fn a_media_type_that_contradicts_the_content_type_is_refused() {
-    let image = small_image("image").with_manifest(|manifest| manifest["mediaType"] = DOCKER_MANIFEST.into());
+    let image = small_image("image")
+        .with_manifest(|manifest| manifest["mediaType"] = DOCKER_MANIFEST.into());
     assert_image_refused(&store(), &image, &[MANIFEST, DOCKER_MANIFEST]);
 }
 
@@ -230,7 +299,12 @@ fn parameters_of_the_content_type_are_ignored() {
         is_manifest.then(|| Answer::document(&content_type, manifest.bytes.to_vec()))
     })
     .unwrap();
-    store().run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
+    store()
+        .run(&[
+            "pull",
+            &server.serve(&small_image("image"), "image", "latest"),
+        ])
+        .success();
 }
 
 #[test]
@@ -255,11 +329,16 @@ fn schema_1_is_refused_by_name() {
 fn foreign_and_unknown_layers_are_refused() {
     let store = store();
     let foreign = small_image("image").with_manifest(|manifest| {
-        manifest["layers"][0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
+        manifest["layers"][0]["mediaType"] =
+            "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip".into();
         manifest["layers"][0]["urls"] = json!(["http://127.0.0.1:1/elsewhere"]);
     });
     assert_image_refused(&store, &foreign, &["layers[0]", "127.0.0.1:1/elsewhere"]);
-    for media_type in ["application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "text/plain", ""] {
+    for media_type in [
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+        "text/plain",
+        "",
+    ] {
         let image = small_image("image").with_manifest(|manifest| {
             manifest["layers"][0]["mediaType"] = media_type.into();
         });
@@ -288,11 +367,19 @@ fn digests_and_sizes_in_descriptors_are_checked_before_use() {
         String::new(),
     ];
     for digest in digests {
-        let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["digest"] = digest.into());
+        let image = small_image("image")
+            .with_manifest(|manifest| manifest["layers"][0]["digest"] = digest.into());
         assert_image_refused(&store, &image, &["layers[0].digest"]);
     }
-    for size in [json!(-1), json!(1.5), json!("7"), json!(u64::MAX), Value::Null] {
-        let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["size"] = size);
+    for size in [
+        json!(-1),
+        json!(1.5),
+        json!("7"),
+        json!(u64::MAX),
+        Value::Null,
+    ] {
+        let image =
+            small_image("image").with_manifest(|manifest| manifest["layers"][0]["size"] = size);
         assert_image_refused(&store, &image, &["size"]);
     }
 }
@@ -304,7 +391,9 @@ fn documents_that_are_too_large_are_refused_unread() {
         manifest["annotations"] = json!({"filler": "x".repeat(5 << 20)});
     });
     assert_image_refused(&store, &image, &["bytes"]);
-    let image = with_changed_config(small_image("image"), |config| config["author"] = "x".repeat(5 << 20).into());
+    let image = with_changed_config(small_image("image"), |config| {
+        config["author"] = "x".repeat(5 << 20).into()
+    });
     assert_image_refused(&store, &image, &["bytes"]);
 }
 
@@ -312,7 +401,10 @@ fn documents_that_are_too_large_are_refused_unread() {
 fn a_manifest_without_an_end_is_not_read_for_ever() {
     assert_server_refused(&["bytes"], |request| {
         // No length is trusted: 64 MiB follow where at most 4 are read.
-        request.target.contains("/manifests/").then(|| Answer::document(MANIFEST, vec![b' '; 64 << 20]))
+        request
+            .target
+            .contains("/manifests/")
+            .then(|| Answer::document(MANIFEST, vec![b' '; 64 << 20]))
     });
 }
 
@@ -321,24 +413,37 @@ fn a_config_that_contradicts_its_manifest_is_refused() {
     let store = store();
     let image = with_changed_config(small_image("image"), |config| {
         let twice = digest_of(b"another");
-        config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(twice.into());
+        config["rootfs"]["diff_ids"]
+            .as_array_mut()
+            .unwrap()
+            .push(twice.into());
     });
     assert_image_refused(&store, &image, &["1 layer", "2 diff_ids"]);
-    let image = with_changed_config(small_image("image"), |config| config["rootfs"]["type"] = "zip".into());
+    let image = with_changed_config(small_image("image"), |config| {
+        config["rootfs"]["type"] = "zip".into()
+    });
     assert_image_refused(&store, &image, &["rootfs.type", "zip"]);
-    let image = with_changed_config(small_image("image"), |config| config["os"] = "windows".into());
+    let image = with_changed_config(small_image("image"), |config| {
+        config["os"] = "windows".into()
+    });
     assert_image_refused(&store, &image, &["windows"]);
 }
 
 #[test]
 fn a_config_of_another_platform_than_its_index_says_is_refused() {
     let arm = ImageBuilder::new().architecture("arm64", None);
-    let image = arm.layer(&conformance::images::filler_layer("f", 1, 10)).build();
+    let image = arm
+        .layer(&conformance::images::filler_layer("f", 1, 10))
+        .build();
     let index = Index::of(Documents::Oci, vec![image]).with_document(|document| {
         document["manifests"][0]["platform"]["architecture"] = "amd64".into();
     });
     let server = HostileRegistry::honest().unwrap();
-    assert_refused(&store(), &server.serve_index(&index, "bad/image", "latest"), &["arm64"]);
+    assert_refused(
+        &store(),
+        &server.serve_index(&index, "bad/image", "latest"),
+        &["arm64"],
+    );
 }
 
 #[test]
@@ -360,7 +465,11 @@ fn an_index_that_leads_to_itself_in_circles_ends() {
     let outer = index.with_document(|document| {
         document["manifests"][0]["mediaType"] = conformance::images::media_types::INDEX.into();
     });
-    assert_refused(&store(), &server.serve_index(&outer, "bad/image", "latest"), &[]);
+    assert_refused(
+        &store(),
+        &server.serve_index(&outer, "bad/image", "latest"),
+        &[],
+    );
 }
 
 #[test]
@@ -368,11 +477,25 @@ fn references_that_are_none_are_refused_before_any_request() {
     let server = HostileRegistry::honest().unwrap();
     let store = store();
     let long = "a".repeat(300);
-    for name in ["UPPER/case", "a//b", "a:", "a@sha256:123", "a b", "-a", "a:t@md5:00", "", &long, "a/../b"] {
+    for name in [
+        "UPPER/case",
+        "a//b",
+        "a:",
+        "a@sha256:123",
+        "a b",
+        "-a",
+        "a:t@md5:00",
+        "",
+        &long,
+        "a/../b",
+    ] {
         let reference = format!("{}/{name}", server.host());
         let before = state(&store);
         let output = store.run(&["pull", "--quiet", &reference]);
-        assert!(output.one_line_failure().contains(&server.host()[..9]), "{output}");
+        assert!(
+            output.one_line_failure().contains(&server.host()[..9]),
+            "{output}"
+        );
         assert_unchanged(&store, &before);
     }
     assert_eq!(server.requests().len(), 0);
@@ -382,15 +505,26 @@ fn references_that_are_none_are_refused_before_any_request() {
 fn a_failed_first_pull_says_one_line_about_the_store_and_one_about_the_failure() {
     let store = StoreRoot::new().unwrap();
     let output = store.run(&["pull", "127.0.0.1:1/image:latest"]);
-    let last = output.failure().trim_end().lines().rfind(|line| !line.starts_with("hint: ")).unwrap();
-    assert!(last.starts_with("gocker-image: pull \"127.0.0.1:1/image:latest\": "), "{output}");
+    let last = output
+        .failure()
+        .trim_end()
+        .lines()
+        .rfind(|line| !line.starts_with("hint: "))
+        .unwrap();
+    assert!(
+        last.starts_with("gocker-image: pull \"127.0.0.1:1/image:latest\": "),
+        "{output}"
+    );
     assert!(fs::exists(store.path()).unwrap());
 }
 
 #[test]
 fn a_layer_type_that_is_not_what_its_bytes_are_is_told_by_the_bytes() {
     // The compression is known by magic bytes, whatever the media type says.
-    let image = small_image("image").with_manifest(|manifest| manifest["layers"][0]["mediaType"] = LAYER.into());
+    let image = small_image("image")
+        .with_manifest(|manifest| manifest["layers"][0]["mediaType"] = LAYER.into());
     let (server, store) = (HostileRegistry::honest().unwrap(), store());
-    store.run(&["pull", &server.serve(&image, "image", "latest")]).success();
+    store
+        .run(&["pull", &server.serve(&image, "image", "latest")])
+        .success();
 }

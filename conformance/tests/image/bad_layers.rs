@@ -16,7 +16,9 @@ use super::{assert_unchanged, image_of, small_image, state};
 /// A registry, and a store that is in use already.
 fn setup() -> (Registry, StoreRoot) {
     let (registry, store) = (Registry::start().unwrap(), StoreRoot::new().unwrap());
-    let good = registry.push(&small_image("good"), "good", "latest").unwrap();
+    let good = registry
+        .push(&small_image("good"), "good", "latest")
+        .unwrap();
     store.run(&["pull", &good]).success();
     (registry, store)
 }
@@ -29,7 +31,9 @@ fn assert_all_refused(images: Vec<(&str, Image, &[&str])>) {
     let before = state(&store);
     let mut wrong = Vec::new();
     for (number, (name, image, words)) in images.into_iter().enumerate() {
-        let reference = registry.push(&image, &format!("bad{number}"), "latest").unwrap();
+        let reference = registry
+            .push(&image, &format!("bad{number}"), "latest")
+            .unwrap();
         let output = store.run(&["pull", "--quiet", &reference]);
         if output.code() == 0 {
             wrong.push(format!("{name}: was pulled"));
@@ -39,7 +43,10 @@ fn assert_all_refused(images: Vec<(&str, Image, &[&str])>) {
         }
         let line = output.one_line_failure();
         assert!(line.starts_with("gocker-image: pull \""), "{line}");
-        for word in words.iter().filter(|word| !line.to_lowercase().contains(&word.to_lowercase())) {
+        for word in words
+            .iter()
+            .filter(|word| !line.to_lowercase().contains(&word.to_lowercase()))
+        {
             wrong.push(format!("{name}: should say {word:?}: {line}"));
         }
         assert_unchanged(&store, &before);
@@ -49,7 +56,9 @@ fn assert_all_refused(images: Vec<(&str, Image, &[&str])>) {
 
 /// An image of one layer whose bytes and DiffID are as given.
 fn raw(compression: Compression, sent: Vec<u8>, tar: &[u8]) -> Image {
-    ImageBuilder::new().layer_of(compression, sent, digest_of(tar)).build()
+    ImageBuilder::new()
+        .layer_of(compression, sent, digest_of(tar))
+        .build()
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -62,13 +71,24 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 fn a_wrong_diff_id_is_refused_in_every_compression() {
     let tar = Layer::of([Entry::file("f", "1")]).finish();
     let wrong = || digest_of(b"another layer");
-    let with = |compression, sent| ImageBuilder::new().layer_of(compression, sent, wrong()).build();
+    let with = |compression, sent| {
+        ImageBuilder::new()
+            .layer_of(compression, sent, wrong())
+            .build()
+    };
     let (wanted, actual) = (wrong(), digest_of(&tar));
     let words: &[&str] = &[&wanted, &actual];
     assert_all_refused(vec![
         ("gzip", with(Compression::Gzip, gzip(&tar)), words),
         ("plain", with(Compression::Plain, tar.clone()), words),
-        ("zstd", with(Compression::Zstd, zstd::encode_all(tar.as_slice(), 3).unwrap()), words),
+        (
+            "zstd",
+            with(
+                Compression::Zstd,
+                zstd::encode_all(tar.as_slice(), 3).unwrap(),
+            ),
+            words,
+        ),
     ]);
 }
 
@@ -81,10 +101,26 @@ fn a_layer_that_is_no_tar_is_refused() {
     sum[0] = b'g';
     assert_all_refused(vec![
         ("text", raw(Compression::Gzip, gzip(&text), &text), &[]),
-        ("text, not compressed", raw(Compression::Plain, text.clone(), &text), &[]),
-        ("a tar that is cut", raw(Compression::Gzip, gzip(cut), cut), &[]),
-        ("a wrong checksum", raw(Compression::Gzip, gzip(&sum), &sum), &["checksum"]),
-        ("nothing but a few bytes", raw(Compression::Plain, b"x".to_vec(), b"x"), &[]),
+        (
+            "text, not compressed",
+            raw(Compression::Plain, text.clone(), &text),
+            &[],
+        ),
+        (
+            "a tar that is cut",
+            raw(Compression::Gzip, gzip(cut), cut),
+            &[],
+        ),
+        (
+            "a wrong checksum",
+            raw(Compression::Gzip, gzip(&sum), &sum),
+            &["checksum"],
+        ),
+        (
+            "nothing but a few bytes",
+            raw(Compression::Plain, b"x".to_vec(), b"x"),
+            &[],
+        ),
     ]);
 }
 
@@ -99,12 +135,36 @@ fn a_broken_compression_is_refused() {
     let near_end = sum.len() - 6;
     sum[near_end] ^= 0xff;
     assert_all_refused(vec![
-        ("gzip that is cut", raw(Compression::Gzip, gz[..gz.len() - 20].to_vec(), &tar), &[]),
-        ("gzip with a bit turned", raw(Compression::Gzip, flipped, &tar), &[]),
-        ("gzip with a wrong CRC", raw(Compression::Gzip, sum, &tar), &[]),
-        ("gzip with rubbish behind", raw(Compression::Gzip, [gz, b"rubbish".to_vec()].concat(), &tar), &[]),
-        ("zstd that is cut", raw(Compression::Zstd, zst[..zst.len() - 5].to_vec(), &tar), &[]),
-        ("zstd with rubbish behind", raw(Compression::Zstd, [zst, b"rubbish".to_vec()].concat(), &tar), &[]),
+        (
+            "gzip that is cut",
+            raw(Compression::Gzip, gz[..gz.len() - 20].to_vec(), &tar),
+            &[],
+        ),
+        (
+            "gzip with a bit turned",
+            raw(Compression::Gzip, flipped, &tar),
+            &[],
+        ),
+        (
+            "gzip with a wrong CRC",
+            raw(Compression::Gzip, sum, &tar),
+            &[],
+        ),
+        (
+            "gzip with rubbish behind",
+            raw(Compression::Gzip, [gz, b"rubbish".to_vec()].concat(), &tar),
+            &[],
+        ),
+        (
+            "zstd that is cut",
+            raw(Compression::Zstd, zst[..zst.len() - 5].to_vec(), &tar),
+            &[],
+        ),
+        (
+            "zstd with rubbish behind",
+            raw(Compression::Zstd, [zst, b"rubbish".to_vec()].concat(), &tar),
+            &[],
+        ),
     ]);
 }
 
@@ -115,22 +175,50 @@ fn names_that_climb_out_are_refused() {
         ("..", file("../climbed"), &["../climbed"]),
         ("deep ..", file("d/../../climbed"), &["d/../../climbed"]),
         ("absolute", file("/climbed"), &["/climbed"]),
-        ("a directory", image_of([vec![Entry::dir("../climbed")]]), &["../climbed"]),
-        ("a symlink's own name", image_of([vec![Entry::symlink("../climbed", "x")]]), &["../climbed"]),
-        ("a device", image_of([vec![Entry::char_device("../climbed", 1, 3)]]), &["../climbed"]),
-        ("a whiteout", image_of([vec![Entry::whiteout("../../climbed")]]), &["../../"]),
-        ("an opaque mark", image_of([vec![Entry::opaque("../..")]]), &["../.."]),
+        (
+            "a directory",
+            image_of([vec![Entry::dir("../climbed")]]),
+            &["../climbed"],
+        ),
+        (
+            "a symlink's own name",
+            image_of([vec![Entry::symlink("../climbed", "x")]]),
+            &["../climbed"],
+        ),
+        (
+            "a device",
+            image_of([vec![Entry::char_device("../climbed", 1, 3)]]),
+            &["../climbed"],
+        ),
+        (
+            "a whiteout",
+            image_of([vec![Entry::whiteout("../../climbed")]]),
+            &["../../"],
+        ),
+        (
+            "an opaque mark",
+            image_of([vec![Entry::opaque("../..")]]),
+            &["../.."],
+        ),
         (
             "by an extended header",
             ImageBuilder::new()
-                .layer(&Layer::pax().entry_with_records(&Entry::file("f", ""), &[("path", b"../climbed")]).finish())
+                .layer(
+                    &Layer::pax()
+                        .entry_with_records(&Entry::file("f", ""), &[("path", b"../climbed")])
+                        .finish(),
+                )
                 .build(),
             &["../climbed"],
         ),
         (
             "by a GNU long name",
             ImageBuilder::new()
-                .layer(&Layer::gnu().entry(Entry::file(format!("{}climbed", "../".repeat(60)), "")).finish())
+                .layer(
+                    &Layer::gnu()
+                        .entry(Entry::file(format!("{}climbed", "../".repeat(60)), ""))
+                        .finish(),
+                )
                 .build(),
             &["../"],
         ),
@@ -141,14 +229,29 @@ fn names_that_climb_out_are_refused() {
 fn hard_links_that_climb_out_are_refused() {
     let link = |target: &str| image_of([vec![Entry::dir("d"), Entry::hard_link("d/link", target)]]);
     assert_all_refused(vec![
-        ("..", link("../../../../etc/passwd"), &["../../../../etc/passwd"]),
+        (
+            "..",
+            link("../../../../etc/passwd"),
+            &["../../../../etc/passwd"],
+        ),
         ("absolute", link("/etc/passwd"), &["/etc/passwd"]),
         ("to nothing", link("d/nothing"), &["d/nothing"]),
-        ("to a directory", image_of([vec![Entry::dir("d"), Entry::hard_link("l", "d")]]), &[]),
-        ("to itself", image_of([vec![Entry::hard_link("l", "l")]]), &["\"l\""]),
+        (
+            "to a directory",
+            image_of([vec![Entry::dir("d"), Entry::hard_link("l", "d")]]),
+            &[],
+        ),
+        (
+            "to itself",
+            image_of([vec![Entry::hard_link("l", "l")]]),
+            &["\"l\""],
+        ),
         (
             "through a symlink to a host file",
-            image_of([vec![Entry::symlink("out", "/etc"), Entry::hard_link("l", "out/hostname")]]),
+            image_of([vec![
+                Entry::symlink("out", "/etc"),
+                Entry::hard_link("l", "out/hostname"),
+            ]]),
             &["out/hostname"],
         ),
     ]);
@@ -171,14 +274,25 @@ fn symlinks_that_point_out_lead_inside_the_root() {
                 Entry::whiteout("out/kept"),
                 Entry::symlink("again", "out/made"),
             ],
-            vec![Entry::file("again/deep", "2"), Entry::whiteout("out/kept"), Entry::opaque("out")],
+            vec![
+                Entry::file("again/deep", "2"),
+                Entry::whiteout("out/kept"),
+                Entry::opaque("out"),
+            ],
         ]);
         let reference = registry.push(&image, name, "latest").unwrap();
         store.run(&["pull", &reference]).success();
         let rootfs = store.bundle(&reference, name).join("rootfs");
         let inside = rootfs.join(out.trim_start_matches('/'));
-        assert!(inside.join("made/deep").exists() || inside.exists(), "{name}: resolved inside");
-        assert_eq!(tree::outline(outside.path()).unwrap(), ["kept=the host's"], "{name}");
+        assert!(
+            inside.join("made/deep").exists() || inside.exists(),
+            "{name}: resolved inside"
+        );
+        assert_eq!(
+            tree::outline(outside.path()).unwrap(),
+            ["kept=the host's"],
+            "{name}"
+        );
     }
 }
 
@@ -191,13 +305,21 @@ fn metadata_never_follows_a_symlink() {
     let before = tree::read_tree(outside.path()).unwrap();
     let target = victim.to_str().unwrap();
     let image = image_of([vec![
-        Entry::symlink("link", target).mode(0o4777).owner(1234, 1234).mtime(1, 1).xattr("trusted.x", "1"),
+        Entry::symlink("link", target)
+            .mode(0o4777)
+            .owner(1234, 1234)
+            .mtime(1, 1)
+            .xattr("trusted.x", "1"),
         Entry::symlink("dir", outside.path().to_str().unwrap()),
     ]]);
     let reference = registry.push(&image, "links", "latest").unwrap();
     store.run(&["pull", &reference]).success();
     let rootfs = store.bundle(&reference, "one").join("rootfs");
-    assert_eq!(tree::read_tree(outside.path()).unwrap(), before, "the host's file is as it was");
+    assert_eq!(
+        tree::read_tree(outside.path()).unwrap(),
+        before,
+        "the host's file is as it was"
+    );
     assert!(Path::new(&rootfs).join("link").is_symlink());
 }
 
@@ -212,9 +334,21 @@ fn reserved_and_impossible_names_are_refused() {
         ("a whiteout of nothing", file(".wh."), &[".wh."]),
         ("a whiteout of .", file("d/.wh.."), &[".wh.."]),
         ("a whiteout of ..", file("d/.wh..."), &[".wh..."]),
-        ("the root as a file", image_of([vec![Entry::file(".", "1")]]), &["root"]),
-        ("the root as a symlink", image_of([vec![Entry::symlink("./", "/etc")]]), &["root"]),
-        ("the root through ..", image_of([vec![Entry::dir("d"), Entry::file("d/..", "1")]]), &["root"]),
+        (
+            "the root as a file",
+            image_of([vec![Entry::file(".", "1")]]),
+            &["root"],
+        ),
+        (
+            "the root as a symlink",
+            image_of([vec![Entry::symlink("./", "/etc")]]),
+            &["root"],
+        ),
+        (
+            "the root through ..",
+            image_of([vec![Entry::dir("d"), Entry::file("d/..", "1")]]),
+            &["root"],
+        ),
         ("a component of 300 bytes", file(&"n".repeat(300)), &["nnn"]),
         ("a NUL in a name", record("path", b"a\0b"), &["NUL"]),
         ("a name of nothing", record("path", b""), &[]),
@@ -240,10 +374,22 @@ fn malformed_extended_headers_are_refused() {
         ("a length of nothing", header(b"0 path=x\n"), &["PAX"]),
         ("no equals sign", header(b"9 path x\n"), &["PAX"]),
         ("no end of line", header(b"9 path=xyz"), &["PAX"]),
-        ("an owner that is no number", header(b"9 uid=ab\n"), &["uid"]),
-        ("an owner above 32 bits", header(b"18 uid=4294967296\n"), &["uid"]),
+        (
+            "an owner that is no number",
+            header(b"9 uid=ab\n"),
+            &["uid"],
+        ),
+        (
+            "an owner above 32 bits",
+            header(b"18 uid=4294967296\n"),
+            &["uid"],
+        ),
         ("a negative size", header(b"11 size=-1\n"), &["size"]),
-        ("a size above all", header(b"29 size=18446744073709551615\n"), &[]),
+        (
+            "a size above all",
+            header(b"29 size=18446744073709551615\n"),
+            &[],
+        ),
         ("a time that is none", header(b"12 mtime=1x\n"), &["mtime"]),
     ]);
 }
@@ -277,8 +423,15 @@ fn a_layer_that_unpacks_to_far_more_than_it_weighs_is_refused_or_bounded() {
     // 3 GiB of zeros in a few hundred kilobytes twice compressed is what a bomb
     // looks like; here 64 MiB must simply work, and memory must stay small.
     let layer = Layer::of([Entry::file("zeros", vec![0_u8; 64 << 20])]).finish();
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    let reference = server.serve(&ImageBuilder::new().layer(&layer).build(), "zeros", "latest");
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    let reference = server.serve(
+        &ImageBuilder::new().layer(&layer).build(),
+        "zeros",
+        "latest",
+    );
     store.run(&["pull", &reference]).success();
     let zeros = store.bundle(&reference, "one").join("rootfs/zeros");
     assert_eq!(zeros.metadata().unwrap().len(), 64 << 20);
@@ -294,7 +447,9 @@ fn a_bad_layer_over_good_ones_leaves_no_image_and_prune_removes_the_rest() {
     ]);
     let before = state(&store);
     let reference = registry.push(&image, "bad", "latest").unwrap();
-    store.run(&["pull", "--quiet", &reference]).one_line_failure();
+    store
+        .run(&["pull", "--quiet", &reference])
+        .one_line_failure();
     let listed = store.run(&["ls"]);
     assert!(!listed.success().contains("/bad"), "{listed}");
     store.run(&["prune"]).success();

@@ -14,7 +14,12 @@ use super::{is_blob_request, small_image, state};
 /// An image that takes some time to unpack.
 fn image() -> Image {
     let builder = ImageBuilder::new().layer(&images::busybox_layer().unwrap());
-    ["a", "b", "c"].iter().fold(builder, |builder, name| builder.layer(&images::filler_layer(name, 400, 4000))).build()
+    ["a", "b", "c"]
+        .iter()
+        .fold(builder, |builder, name| {
+            builder.layer(&images::filler_layer(name, 400, 4000))
+        })
+        .build()
 }
 
 #[test]
@@ -26,7 +31,11 @@ fn a_pull_killed_at_many_instants_leaves_a_store_that_the_next_one_cleans() {
     store.run(&["ls"]).success();
     let (instants, mut killed) = (24, 0);
     for instant in 0..instants {
-        let mut child = store.command(&["pull", "--quiet", &reference]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = store
+            .command(&["pull", "--quiet", &reference])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         sleep(duration.mul_f64(f64::from(instant) / f64::from(instants)));
         child.kill().unwrap();
         killed += u32::from(child.wait().unwrap().code().is_none());
@@ -34,12 +43,19 @@ fn a_pull_killed_at_many_instants_leaves_a_store_that_the_next_one_cleans() {
         // crash follows on crash.
         if instant % 4 == 3 {
             store.run(&["pull", "--quiet", &reference]).success();
-            assert_eq!(state(&store), whole, "after a crash at {instant}/{instants} and a whole pull");
+            assert_eq!(
+                state(&store),
+                whole,
+                "after a crash at {instant}/{instants} and a whole pull"
+            );
             store.run(&["rm", &reference]).success();
             store.run(&["prune"]).success();
         }
     }
-    assert!(killed >= instants / 2, "only {killed} of {instants} were killed in time");
+    assert!(
+        killed >= instants / 2,
+        "only {killed} of {instants} were killed in time"
+    );
 }
 
 /// What a store holds after one undisturbed pull, and how long that took.
@@ -61,21 +77,31 @@ fn what_a_killed_pull_had_made_is_whole_or_not_there() {
     let store = StoreRoot::new().unwrap();
     store.run(&["ls"]).success();
     for milliseconds in [15, 40, 80, 160, 320] {
-        let mut child = store.command(&["pull", "--quiet", &reference]).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = store
+            .command(&["pull", "--quiet", &reference])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         sleep(Duration::from_millis(milliseconds));
         child.kill().unwrap();
         child.wait().unwrap();
     }
     store.run(&["pull", "--quiet", &reference]).success();
     let got = tree::read_tree(&store.bundle(&reference, "one").join("rootfs")).unwrap();
-    assert_eq!(tree::differences(("after crashes", &got), ("undisturbed", &want)), Vec::<String>::new());
+    assert_eq!(
+        tree::differences(("after crashes", &got), ("undisturbed", &want)),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
 fn a_pull_killed_in_a_stalled_download_leaves_nothing_that_prune_keeps() {
     let image = image();
     let server = HostileRegistry::start(move |request| {
-        let layer = image.layers.iter().find(|layer| request.target.ends_with(&layer.digest))?;
+        let layer = image
+            .layers
+            .iter()
+            .find(|layer| request.target.ends_with(&layer.digest))?;
         let answer = Answer::document("application/octet-stream", layer.bytes.to_vec());
         Some(answer.delivery(Delivery::StallAfter(layer.bytes.len() / 2)))
     })
@@ -85,18 +111,38 @@ fn a_pull_killed_in_a_stalled_download_leaves_nothing_that_prune_keeps() {
     store.run(&["pull", &good]).success();
     let before = state(&store);
     let reference = server.serve(&self::image(), "image", "latest");
-    let mut child = store.command(&["pull", "--quiet", &reference]).stderr(Stdio::null()).spawn().unwrap();
-    let begun = || server.requests().iter().any(|request| is_blob_request(request) && request.target.contains("/image/"));
-    assert!(conformance::wait_until(Duration::from_secs(20), begun), "no download began");
+    let mut child = store
+        .command(&["pull", "--quiet", &reference])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = || {
+        server
+            .requests()
+            .iter()
+            .any(|request| is_blob_request(request) && request.target.contains("/image/"))
+    };
+    assert!(
+        conformance::wait_until(Duration::from_secs(20), begun),
+        "no download began"
+    );
     sleep(Duration::from_millis(300));
     child.kill().unwrap();
     child.wait().unwrap();
     store.run(&["prune"]).success();
     let after = state(&store);
     assert_eq!(before.1, after.1, "subvolumes");
-    let left: Vec<_> = after.0.iter().filter(|path| !before.0.contains(path)).collect();
+    let left: Vec<_> = after
+        .0
+        .iter()
+        .filter(|path| !before.0.contains(path))
+        .collect();
     // What was downloaded may wait to be taken up again; no more than that.
-    assert!(left.iter().all(|path| path.starts_with("partial/") || path.starts_with("blobs/")), "{left:?}");
+    assert!(
+        left.iter()
+            .all(|path| path.starts_with("partial/") || path.starts_with("blobs/")),
+        "{left:?}"
+    );
 }
 
 #[test]
@@ -104,7 +150,10 @@ fn an_interrupted_pull_ends_at_once_and_tells_nothing_false() {
     use nix::sys::signal::{Signal, kill};
     let image = image();
     let server = HostileRegistry::start(move |request| {
-        let layer = image.layers.last().filter(|layer| request.target.ends_with(&layer.digest))?;
+        let layer = image
+            .layers
+            .last()
+            .filter(|layer| request.target.ends_with(&layer.digest))?;
         let answer = Answer::document("application/octet-stream", layer.bytes.to_vec());
         Some(answer.delivery(Delivery::StallAfter(1000)))
     })
@@ -112,10 +161,17 @@ fn an_interrupted_pull_ends_at_once_and_tells_nothing_false() {
     let store = StoreRoot::new().unwrap();
     store.run(&["ls"]).success();
     let reference = server.serve(&self::image(), "image", "latest");
-    let mut child = store.command(&["pull", "--quiet", &reference]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = store
+        .command(&["pull", "--quiet", &reference])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let last = self::image().layers[3].digest.clone();
     let begun = || server.fetched_blobs().contains(&last);
-    assert!(conformance::wait_until(Duration::from_secs(20), begun), "no download began");
+    assert!(
+        conformance::wait_until(Duration::from_secs(20), begun),
+        "no download began"
+    );
     sleep(Duration::from_millis(500));
     kill(conformance::command::process_id(child.id()), Signal::SIGINT).unwrap();
     let mut status = None;
@@ -127,7 +183,10 @@ fn an_interrupted_pull_ends_at_once_and_tells_nothing_false() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(ended && !status.unwrap().success(), "SIGINT ends it: {status:?}");
+    assert!(
+        ended && !status.unwrap().success(),
+        "SIGINT ends it: {status:?}"
+    );
     let listed = store.run(&["ls"]);
     assert!(!listed.success().contains(&reference), "{listed}");
 }
@@ -139,14 +198,23 @@ fn two_pulls_of_one_image_at_once_do_the_work_once() {
     let reference = registry.push(&image, "image", "latest").unwrap();
     let store = StoreRoot::new().unwrap();
     store.run(&["ls"]).success();
-    let start = || store.command(&["pull", "--quiet", &reference]).spawn().unwrap();
+    let start = || {
+        store
+            .command(&["pull", "--quiet", &reference])
+            .spawn()
+            .unwrap()
+    };
     let mut children = [start(), start()];
     for child in &mut children {
         assert!(child.wait().unwrap().success());
     }
     let mut fetched = registry.fetched_blobs().unwrap();
     fetched.retain(|digest| image.layers.iter().any(|layer| layer.digest == *digest));
-    assert_eq!(fetched.len(), image.layers.len(), "each layer once: {fetched:?}");
+    assert_eq!(
+        fetched.len(),
+        image.layers.len(),
+        "each layer once: {fetched:?}"
+    );
     assert_eq!(state(&store), pulled_and_pruned(&reference).0);
 }
 
@@ -157,13 +225,22 @@ fn of_two_pulls_one_may_be_killed_and_the_other_goes_on() {
     let store = StoreRoot::new().unwrap();
     store.run(&["ls"]).success();
     for milliseconds in [20, 60, 120] {
-        let mut first = store.command(&["pull", "--quiet", &reference]).spawn().unwrap();
+        let mut first = store
+            .command(&["pull", "--quiet", &reference])
+            .spawn()
+            .unwrap();
         sleep(Duration::from_millis(5));
-        let mut second = store.command(&["pull", "--quiet", &reference]).spawn().unwrap();
+        let mut second = store
+            .command(&["pull", "--quiet", &reference])
+            .spawn()
+            .unwrap();
         sleep(Duration::from_millis(milliseconds));
         first.kill().unwrap();
         first.wait().unwrap();
-        assert!(second.wait().unwrap().success(), "the second, {milliseconds} ms");
+        assert!(
+            second.wait().unwrap().success(),
+            "the second, {milliseconds} ms"
+        );
         store.bundle(&reference, &format!("b{milliseconds}"));
         store.run(&["rm", &reference]);
     }
@@ -174,7 +251,10 @@ fn removing_an_image_removes_its_layers_and_no_others() {
     let registry = Registry::start().unwrap();
     let base = images::filler_layer("base", 20, 500);
     let one = ImageBuilder::new().layer(&base).build();
-    let two = ImageBuilder::new().layer(&base).layer(&images::filler_layer("more", 5, 50)).build();
+    let two = ImageBuilder::new()
+        .layer(&base)
+        .layer(&images::filler_layer("more", 5, 50))
+        .build();
     let store = StoreRoot::new().unwrap();
     let one = registry.push(&one, "one", "latest").unwrap();
     let two = registry.push(&two, "two", "latest").unwrap();

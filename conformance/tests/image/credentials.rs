@@ -19,7 +19,10 @@ fn pull_with_credentials(store: &StoreRoot, host: &str, reference: &str) -> Outp
     let auths = serde_json::json!({"auths": {host: {"auth": base64(USER.as_bytes())}}});
     fs::write(&file, auths.to_string()).unwrap();
     let mut command: Command = store.command(&["pull", "--quiet", reference]);
-    run_within(command.env("REGISTRY_AUTH_FILE", file), std::time::Duration::from_secs(60))
+    run_within(
+        command.env("REGISTRY_AUTH_FILE", file),
+        std::time::Duration::from_secs(60),
+    )
 }
 
 fn basic() -> String {
@@ -30,18 +33,28 @@ fn basic() -> String {
 fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
     let server = HostileRegistry::start(|request| {
         let let_in = request.field("authorization") == Some(basic().as_str());
-        (!let_in).then(|| Answer::error(401, "UNAUTHORIZED", "who?").field("WWW-Authenticate", "Basic realm=\"r\""))
+        (!let_in).then(|| {
+            Answer::error(401, "UNAUTHORIZED", "who?")
+                .field("WWW-Authenticate", "Basic realm=\"r\"")
+        })
     })
     .unwrap();
     let store = StoreRoot::new().unwrap();
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).success();
-    assert_eq!(server.requests()[0].field("authorization"), None, "not before it is asked for");
+    assert_eq!(
+        server.requests()[0].field("authorization"),
+        None,
+        "not before it is asked for"
+    );
 }
 
 #[test]
 fn a_token_is_fetched_with_the_credentials_of_its_registry() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).success();
@@ -49,11 +62,17 @@ fn a_token_is_fetched_with_the_credentials_of_its_registry() {
 
 #[test]
 fn credentials_of_another_host_are_not_sent() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, "registry.example", &reference).one_line_failure();
-    let sent = server.requests().into_iter().filter(|request| request.field("authorization").is_some());
+    let sent = server
+        .requests()
+        .into_iter()
+        .filter(|request| request.field("authorization").is_some());
     assert_eq!(sent.count(), 0);
 }
 
@@ -68,17 +87,26 @@ fn a_redirect_to_another_host_gets_no_credentials() {
             let challenge = Answer::error(401, "UNAUTHORIZED", "who?");
             return Some(challenge.field("WWW-Authenticate", "Basic realm=\"r\""));
         }
-        is_blob_request(request).then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
+        is_blob_request(request)
+            .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
     })
     .unwrap();
     let store = StoreRoot::new().unwrap();
-    pull_with_credentials(&store, server.host(), &server.serve(&image, "image", "latest")).success();
+    pull_with_credentials(
+        &store,
+        server.host(),
+        &server.serve(&image, "image", "latest"),
+    )
+    .success();
     let requests = elsewhere.requests();
     assert!(!requests.is_empty());
     for request in &requests {
         for (name, value) in &request.fields {
             assert!(!value.contains(&base64(USER.as_bytes())), "{name}: {value}");
-            assert!(!name.eq_ignore_ascii_case("authorization"), "{name}: {value}");
+            assert!(
+                !name.eq_ignore_ascii_case("authorization"),
+                "{name}: {value}"
+            );
         }
     }
 }
@@ -86,7 +114,10 @@ fn a_redirect_to_another_host_gets_no_credentials() {
 #[test]
 fn a_redirected_host_that_asks_for_credentials_gets_none() {
     let thief = HostileRegistry::start(|_| {
-        Some(Answer::error(401, "UNAUTHORIZED", "give").field("WWW-Authenticate", "Basic realm=\"give\""))
+        Some(
+            Answer::error(401, "UNAUTHORIZED", "give")
+                .field("WWW-Authenticate", "Basic realm=\"give\""),
+        )
     })
     .unwrap();
     let host = thief.host().to_owned();
@@ -95,7 +126,8 @@ fn a_redirected_host_that_asks_for_credentials_gets_none() {
             let challenge = Answer::error(401, "UNAUTHORIZED", "who?");
             return Some(challenge.field("WWW-Authenticate", "Basic realm=\"r\""));
         }
-        is_blob_request(request).then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
+        is_blob_request(request)
+            .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
     })
     .unwrap();
     let store = StoreRoot::new().unwrap();
@@ -110,12 +142,20 @@ fn a_redirected_host_that_asks_for_credentials_gets_none() {
 #[test]
 fn a_realm_on_another_scheme_or_with_a_user_in_it_is_not_asked() {
     let store = StoreRoot::new().unwrap();
-    for realm in ["ftp://127.0.0.1/token", "http://user:password@127.0.0.1:1/token", "not an address", ""] {
+    for realm in [
+        "ftp://127.0.0.1/token",
+        "http://user:password@127.0.0.1:1/token",
+        "not an address",
+        "",
+    ] {
         let server = HostileRegistry::honest().unwrap();
         server.ask_for_token_of(realm, None);
         let reference = server.serve(&small_image("image"), "image", "latest");
         pull_with_credentials(&store, server.host(), &reference).one_line_failure();
-        let sent = server.requests().into_iter().filter(|request| request.field("authorization").is_some());
+        let sent = server
+            .requests()
+            .into_iter()
+            .filter(|request| request.field("authorization").is_some());
         assert_eq!(sent.count(), 0, "{realm}");
     }
 }
@@ -123,21 +163,33 @@ fn a_realm_on_another_scheme_or_with_a_user_in_it_is_not_asked() {
 #[test]
 fn credentials_are_in_no_message() {
     let server = HostileRegistry::start(|_| {
-        Some(Answer::error(401, "UNAUTHORIZED", "no").field("WWW-Authenticate", "Basic realm=\"r\""))
+        Some(
+            Answer::error(401, "UNAUTHORIZED", "no").field("WWW-Authenticate", "Basic realm=\"r\""),
+        )
     })
     .unwrap();
     let store = StoreRoot::new().unwrap();
-    let output = pull_with_credentials(&store, server.host(), &format!("{}/image:latest", server.host()));
+    let output = pull_with_credentials(
+        &store,
+        server.host(),
+        &format!("{}/image:latest", server.host()),
+    );
     let line = output.one_line_failure();
     assert!(line.contains("401"), "{line}");
     for secret in ["pass word", &base64(USER.as_bytes())] {
-        assert!(!output.stderr.contains(secret) && !output.stdout.contains(secret), "{output}");
+        assert!(
+            !output.stderr.contains(secret) && !output.stdout.contains(secret),
+            "{output}"
+        );
     }
 }
 
 #[test]
 fn a_credentials_file_that_cannot_be_read_is_an_error_not_an_anonymous_pull() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     server.ask_for_token(None);
     let reference = server.serve(&small_image("image"), "image", "latest");
     let file = store.beside("broken.json");

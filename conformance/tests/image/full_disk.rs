@@ -13,34 +13,64 @@ use super::{assert_unchanged, small_image, state};
 /// with the test's mount namespace.
 fn mount_btrfs(store: &StoreRoot, mebibytes: u64) {
     let image = store.beside("btrfs.img");
-    File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
-    run(Command::new("mkfs.btrfs").arg("--quiet").arg("--mixed").arg(&image));
-    run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(store.path()));
+    File::create(&image)
+        .unwrap()
+        .set_len(mebibytes << 20)
+        .unwrap();
+    run(Command::new("mkfs.btrfs")
+        .arg("--quiet")
+        .arg("--mixed")
+        .arg(&image));
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .arg(&image)
+        .arg(store.path()));
 }
 
 #[track_caller]
 fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
 fn a_store_on_btrfs_needs_no_loop_device_of_its_own() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     mount_btrfs(&store, 200);
     let reference = server.serve(&small_image("image"), "image", "latest");
     let output = store.run(&["pull", &reference]);
     output.success();
     assert!(!output.stderr.contains("loop"), "{output}");
     assert!(store.bundle(&reference, "one").join("rootfs/name").exists());
-    assert_eq!(store.loop_devices().len(), 1, "the one that this test mounted");
+    assert_eq!(
+        store.loop_devices().len(),
+        1,
+        "the one that this test mounted"
+    );
 }
 
 #[test]
 fn a_full_disk_is_told_and_nothing_is_left() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     mount_btrfs(&store, 120);
-    store.run(&["pull", &server.serve(&small_image("good"), "good", "latest")]).success();
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("good"), "good", "latest"),
+        ])
+        .success();
     let before = state(&store);
     let tar = images::filler_layer("big", 60, 4 << 20);
     let reference = server.serve(&ImageBuilder::new().layer(&tar).build(), "big", "latest");
@@ -57,42 +87,77 @@ fn a_full_disk_is_told_and_nothing_is_left() {
 
 #[test]
 fn a_full_disk_under_the_loop_backed_store_is_told_and_nothing_is_left() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     // The sparse file itself lies on a disk that is too small.
-    run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=220m", "tmpfs"]).arg(store.path()));
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=220m", "tmpfs"])
+        .arg(store.path()));
     let tar = images::filler_layer("big", 100, 4 << 20);
     let reference = server.serve(&ImageBuilder::new().layer(&tar).build(), "big", "latest");
     let output = store.run(&["pull", "--quiet", &reference]);
     assert_ne!(output.code(), 0, "{output}");
     assert!(!output.stderr.contains("panicked"), "{output}");
     let last = output.stderr.trim_end().lines().last().unwrap_or_default();
-    assert!(last.starts_with("gocker-image: ") || last.starts_with("hint: "), "{output}");
+    assert!(
+        last.starts_with("gocker-image: ") || last.starts_with("hint: "),
+        "{output}"
+    );
 }
 
 #[test]
 fn the_store_is_closed_to_other_users() {
     use std::os::unix::fs::PermissionsExt;
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    store.run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("image"), "image", "latest"),
+        ])
+        .success();
     let mode = store.path().metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o700, "{mode:o}");
 }
 
 #[test]
 fn no_loop_device_outlives_the_stores_unmount() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    store.run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("image"), "image", "latest"),
+        ])
+        .success();
     let devices = store.loop_devices();
     assert_eq!(devices.len(), 1, "{devices:?}");
     conformance::leftovers::remove_mounts(&store.path());
-    let backing = Path::new("/sys/block").join(devices[0].file_name().unwrap()).join("loop/backing_file");
-    let gone = || fs::read_to_string(&backing).map_or(true, |file| !file.contains(store.path().to_str().unwrap()));
-    assert!(conformance::wait_until(std::time::Duration::from_secs(5), gone), "still attached: {devices:?}");
+    let backing = Path::new("/sys/block")
+        .join(devices[0].file_name().unwrap())
+        .join("loop/backing_file");
+    let gone = || {
+        fs::read_to_string(&backing)
+            .map_or(true, |file| !file.contains(store.path().to_str().unwrap()))
+    };
+    assert!(
+        conformance::wait_until(std::time::Duration::from_secs(5), gone),
+        "still attached: {devices:?}"
+    );
 }
 
 #[test]
 fn an_unmounted_store_is_mounted_again_with_all_that_it_held() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     let reference = server.serve(&small_image("image"), "image", "latest");
     store.run(&["pull", &reference]).success();
     conformance::leftovers::remove_mounts(&store.path());

@@ -21,10 +21,18 @@ fn setup() -> (Registry, StoreRoot) {
 fn oci_and_docker_manifests_are_pulled() {
     let (registry, store) = setup();
     let layer = images::filler_layer("f", 3, 300);
-    for (name, builder) in [("oci", ImageBuilder::new()), ("docker", ImageBuilder::new().docker())] {
-        let reference = registry.push(&builder.layer(&layer).build(), name, "latest").unwrap();
+    for (name, builder) in [
+        ("oci", ImageBuilder::new()),
+        ("docker", ImageBuilder::new().docker()),
+    ] {
+        let reference = registry
+            .push(&builder.layer(&layer).build(), name, "latest")
+            .unwrap();
         store.run(&["pull", &reference]).success();
-        assert!(store.bundle(&reference, name).join("rootfs/f/0/2").exists(), "{name}");
+        assert!(
+            store.bundle(&reference, name).join("rootfs/f/0/2").exists(),
+            "{name}"
+        );
     }
 }
 
@@ -51,7 +59,8 @@ fn attestations_in_an_index_are_passed_over() {
     });
     let index = Index::of(Documents::Oci, vec![attestation, small_image("image")]);
     let index = index.with_document(|document| {
-        document["manifests"][0]["platform"] = serde_json::json!({"os": "unknown", "architecture": "unknown"});
+        document["manifests"][0]["platform"] =
+            serde_json::json!({"os": "unknown", "architecture": "unknown"});
     });
     let reference = registry.push_index(&index, "attested", "latest").unwrap();
     store.run(&["pull", &reference]).success();
@@ -80,8 +89,17 @@ fn a_digest_names_the_same_image_as_its_tag() {
     store.run(&["pull", &by_digest]).success();
     let first = registry.fetched_blobs().unwrap().len();
     store.run(&["pull", &by_tag]).success();
-    assert_eq!(registry.fetched_blobs().unwrap().len(), first, "the tag fetches nothing more");
-    assert!(store.bundle(&by_digest, "by-digest").join("rootfs/name").exists());
+    assert_eq!(
+        registry.fetched_blobs().unwrap().len(),
+        first,
+        "the tag fetches nothing more"
+    );
+    assert!(
+        store
+            .bundle(&by_digest, "by-digest")
+            .join("rootfs/name")
+            .exists()
+    );
     assert!(store.bundle(&by_tag, "by-tag").join("rootfs/name").exists());
 }
 
@@ -91,7 +109,11 @@ fn with_a_tag_and_a_digest_the_digest_decides() {
     let (wanted, other) = (small_image("wanted"), small_image("other"));
     registry.push(&wanted, "image", "wanted").unwrap();
     registry.push(&other, "image", "v1").unwrap();
-    let both = format!("{}:v1@{}", registry.reference("image"), wanted.manifest.digest);
+    let both = format!(
+        "{}:v1@{}",
+        registry.reference("image"),
+        wanted.manifest.digest
+    );
     store.run(&["pull", &both]).success();
     let content = fs::read_to_string(store.bundle(&both, "one").join("rootfs/name")).unwrap();
     assert_eq!(content, "wanted");
@@ -100,7 +122,9 @@ fn with_a_tag_and_a_digest_the_digest_decides() {
 #[test]
 fn a_second_pull_fetches_no_blob() {
     let (registry, store) = setup();
-    let reference = registry.push(&images::multi_layer().unwrap(), "multi", "latest").unwrap();
+    let reference = registry
+        .push(&images::multi_layer().unwrap(), "multi", "latest")
+        .unwrap();
     store.run(&["pull", &reference]).success();
     let first = registry.fetched_blobs().unwrap();
     assert_eq!(first.len(), 5, "a config and four layers: {first:?}");
@@ -111,7 +135,10 @@ fn a_second_pull_fetches_no_blob() {
 #[test]
 fn layers_that_two_images_share_are_fetched_once() {
     let (registry, store) = setup();
-    let (base, more) = (images::filler_layer("base", 20, 500), images::filler_layer("more", 5, 50));
+    let (base, more) = (
+        images::filler_layer("base", 20, 500),
+        images::filler_layer("more", 5, 50),
+    );
     let one = ImageBuilder::new().layer(&base).build();
     let two = ImageBuilder::new().layer(&base).layer(&more).build();
     for (image, name) in [(&one, "one"), (&two, "two")] {
@@ -119,7 +146,10 @@ fn layers_that_two_images_share_are_fetched_once() {
         store.run(&["pull", &reference]).success();
     }
     let fetched = registry.fetched_blobs().unwrap();
-    let times = fetched.iter().filter(|digest| **digest == one.layers[0].digest).count();
+    let times = fetched
+        .iter()
+        .filter(|digest| **digest == one.layers[0].digest)
+        .count();
     assert_eq!(times, 1, "{fetched:?}");
 }
 
@@ -127,21 +157,30 @@ fn layers_that_two_images_share_are_fetched_once() {
 fn a_tag_that_moved_is_pulled_anew() {
     let (registry, store) = setup();
     for name in ["first", "second"] {
-        let reference = registry.push(&small_image(name), "image", "latest").unwrap();
+        let reference = registry
+            .push(&small_image(name), "image", "latest")
+            .unwrap();
         store.run(&["pull", &reference]).success();
-        let content = fs::read_to_string(store.bundle(&reference, name).join("rootfs/name")).unwrap();
+        let content =
+            fs::read_to_string(store.bundle(&reference, name).join("rootfs/name")).unwrap();
         assert_eq!(content, name);
     }
 }
 
 #[test]
 fn a_token_is_fetched_where_the_registry_asks_for_one() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     server.ask_for_token(None);
     let reference = server.serve(&images::multi_layer().unwrap(), "library/multi", "latest");
     store.run(&["pull", &reference]).success();
     let requests = server.requests();
-    let tokens: Vec<&Request> = requests.iter().filter(|r| r.target.starts_with("/token")).collect();
+    let tokens: Vec<&Request> = requests
+        .iter()
+        .filter(|r| r.target.starts_with("/token"))
+        .collect();
     assert_eq!(tokens.len(), 1, "one token serves the whole pull");
     for word in ["service=hostile", "scope=repository"] {
         assert!(tokens[0].target.contains(word), "{}", tokens[0].target);
@@ -157,13 +196,22 @@ fn a_token_that_expires_in_the_middle_is_renewed() {
             r#"Bearer realm="http://{}/token",service="s",scope="repository:image:pull""#,
             request.field("host").unwrap_or_default()
         );
-        expired.then(|| Answer::error(401, "UNAUTHORIZED", "expired").field("WWW-Authenticate", &challenge))
+        expired.then(|| {
+            Answer::error(401, "UNAUTHORIZED", "expired").field("WWW-Authenticate", &challenge)
+        })
     })
     .unwrap();
     server.ask_for_token(None);
     let reference = server.serve(&images::multi_layer().unwrap(), "image", "latest");
-    StoreRoot::new().unwrap().run(&["pull", &reference]).success();
-    let tokens = server.requests().iter().filter(|r| r.target.starts_with("/token")).count();
+    StoreRoot::new()
+        .unwrap()
+        .run(&["pull", &reference])
+        .success();
+    let tokens = server
+        .requests()
+        .iter()
+        .filter(|r| r.target.starts_with("/token"))
+        .count();
     assert_eq!(tokens, 2);
 }
 
@@ -171,12 +219,19 @@ fn a_token_that_expires_in_the_middle_is_renewed() {
 fn failures_of_a_moment_are_tried_again() {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let server = HostileRegistry::start(|request| {
-        let turn = if is_blob_request(request) { ASKED.fetch_add(1, Ordering::SeqCst) } else { 9 };
+        let turn = if is_blob_request(request) {
+            ASKED.fetch_add(1, Ordering::SeqCst)
+        } else {
+            9
+        };
         (turn < 2).then(|| Answer::error(503, "UNAVAILABLE", "try again"))
     })
     .unwrap();
     let reference = server.serve(&small_image("image"), "image", "latest");
-    StoreRoot::new().unwrap().run(&["pull", &reference]).success();
+    StoreRoot::new()
+        .unwrap()
+        .run(&["pull", &reference])
+        .success();
 }
 
 #[test]
@@ -189,14 +244,23 @@ fn too_many_requests_are_waited_out_as_long_as_the_registry_asks() {
     .unwrap();
     let reference = server.serve(&small_image("image"), "image", "latest");
     let start = Instant::now();
-    StoreRoot::new().unwrap().run(&["pull", &reference]).success();
-    assert!(start.elapsed() >= Duration::from_secs(2), "{:?}", start.elapsed());
+    StoreRoot::new()
+        .unwrap()
+        .run(&["pull", &reference])
+        .success();
+    assert!(
+        start.elapsed() >= Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
 fn a_connection_that_breaks_in_a_layer_is_taken_up_again() {
     static ASKED: AtomicU32 = AtomicU32::new(0);
-    let image = ImageBuilder::new().layer(&images::filler_layer("f", 200, 3000)).build();
+    let image = ImageBuilder::new()
+        .layer(&images::filler_layer("f", 200, 3000))
+        .build();
     let layer = image.layers[0].clone();
     let server = HostileRegistry::start(move |request| {
         let is_layer = request.target.ends_with(&layer.digest);
@@ -210,10 +274,22 @@ fn a_connection_that_breaks_in_a_layer_is_taken_up_again() {
     let reference = server.serve(&image, "image", "latest");
     let store = StoreRoot::new().unwrap();
     store.run(&["pull", &reference]).success();
-    assert!(store.bundle(&reference, "one").join("rootfs/f/3/199").exists());
-    let again = server.requests().into_iter().filter(|r| r.target.ends_with(&image.layers[0].digest)).nth(1);
+    assert!(
+        store
+            .bundle(&reference, "one")
+            .join("rootfs/f/3/199")
+            .exists()
+    );
+    let again = server
+        .requests()
+        .into_iter()
+        .filter(|r| r.target.ends_with(&image.layers[0].digest))
+        .nth(1);
     let range = again.as_ref().and_then(|request| request.field("range"));
-    assert!(range.is_some(), "the layer should go on where it broke: {again:?}");
+    assert!(
+        range.is_some(),
+        "the layer should go on where it broke: {again:?}"
+    );
 }
 
 #[test]
@@ -221,7 +297,9 @@ fn blobs_behind_a_redirect_are_fetched_without_credentials() {
     let image = small_image("image");
     let (server, elsewhere) = redirecting(&image);
     let store = StoreRoot::new().unwrap();
-    store.run(&["pull", &server.serve(&image, "image", "latest")]).success();
+    store
+        .run(&["pull", &server.serve(&image, "image", "latest")])
+        .success();
     let requests = elsewhere.requests();
     assert!(!requests.is_empty(), "the blobs lie elsewhere");
     for request in requests {
@@ -246,9 +324,21 @@ fn redirecting(image: &Image) -> (HostileRegistry, HostileRegistry) {
 
 #[test]
 fn blobs_are_asked_for_without_http_compression() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    store.run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
-    for request in server.requests().iter().filter(|request| is_blob_request(request)) {
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("image"), "image", "latest"),
+        ])
+        .success();
+    for request in server
+        .requests()
+        .iter()
+        .filter(|request| is_blob_request(request))
+    {
         let encoding = request.field("accept-encoding").unwrap_or("identity");
         assert_eq!(encoding, "identity", "{}", request.target);
     }
@@ -257,10 +347,21 @@ fn blobs_are_asked_for_without_http_compression() {
 #[test]
 fn manifests_are_asked_for_in_all_four_media_types() {
     use conformance::images::media_types::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
-    store.run(&["pull", &server.serve(&small_image("image"), "image", "latest")]).success();
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    store
+        .run(&[
+            "pull",
+            &server.serve(&small_image("image"), "image", "latest"),
+        ])
+        .success();
     let requests = server.requests();
-    let manifest = requests.iter().find(|request| request.target.contains("/manifests/")).unwrap();
+    let manifest = requests
+        .iter()
+        .find(|request| request.target.contains("/manifests/"))
+        .unwrap();
     let accepted: Vec<&str> = manifest
         .fields
         .iter()
@@ -268,7 +369,10 @@ fn manifests_are_asked_for_in_all_four_media_types() {
         .flat_map(|(_, value)| value.split(',').map(str::trim))
         .collect();
     for media_type in [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST] {
-        assert!(accepted.iter().any(|accept| accept.starts_with(media_type)), "{media_type}: {accepted:?}");
+        assert!(
+            accepted.iter().any(|accept| accept.starts_with(media_type)),
+            "{media_type}: {accepted:?}"
+        );
     }
 }
 
@@ -282,7 +386,10 @@ fn quiet_says_at_most_the_digest() {
     output.success();
     assert_eq!(output.stderr, "");
     let said = output.stdout.trim();
-    assert!(said.is_empty() || said.ends_with(&image.manifest.digest), "{said}");
+    assert!(
+        said.is_empty() || said.ends_with(&image.manifest.digest),
+        "{said}"
+    );
 }
 
 #[test]
@@ -291,16 +398,26 @@ fn json_is_one_document_a_line_with_the_digest_in_it() {
     let image = images::multi_layer().unwrap();
     let reference = registry.push(&image, "multi", "latest").unwrap();
     let output = store.run(&["pull", "--format", "json", &reference]);
-    let lines: Vec<serde_json::Value> =
-        output.success().lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let lines: Vec<serde_json::Value> = output
+        .success()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
     let digest = &image.manifest.digest;
-    assert!(lines.iter().any(|line| line.to_string().contains(digest.as_str())), "{lines:?}");
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.to_string().contains(digest.as_str())),
+        "{lines:?}"
+    );
 }
 
 #[test]
 fn without_a_terminal_there_are_plain_lines() {
     let (registry, store) = setup();
-    let reference = registry.push(&images::multi_layer().unwrap(), "multi", "latest").unwrap();
+    let reference = registry
+        .push(&images::multi_layer().unwrap(), "multi", "latest")
+        .unwrap();
     let output = store.run(&["pull", &reference]);
     output.success();
     let said = format!("{}{}", output.stdout, output.stderr);
@@ -311,10 +428,16 @@ fn without_a_terminal_there_are_plain_lines() {
 #[test]
 fn a_loop_backed_store_is_announced_in_one_line_once() {
     let (registry, store) = setup();
-    let reference = registry.push(&small_image("image"), "image", "latest").unwrap();
+    let reference = registry
+        .push(&small_image("image"), "image", "latest")
+        .unwrap();
     let root = store.path().to_string_lossy().into_owned();
     let announced = |output: &conformance::Output| {
-        output.stderr.lines().filter(|line| line.contains("btrfs") && line.contains(&root)).count()
+        output
+            .stderr
+            .lines()
+            .filter(|line| line.contains("btrfs") && line.contains(&root))
+            .count()
     };
     let first = store.run(&["pull", &reference]);
     first.success();
@@ -326,23 +449,45 @@ fn a_loop_backed_store_is_announced_in_one_line_once() {
 
 #[test]
 fn plain_http_is_for_loopback_and_for_registries_named_insecure() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     let hosts = store.beside("hosts");
     fs::write(&hosts, "127.0.0.1 localhost registry.example\n").unwrap();
     // In this test's own mount namespace.
-    nix::mount::mount(Some(&hosts), "/etc/hosts", None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)
-        .unwrap();
+    nix::mount::mount(
+        Some(&hosts),
+        "/etc/hosts",
+        None::<&str>,
+        nix::mount::MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
     let port = server.host().rsplit(':').next().unwrap().to_owned();
     server.serve(&small_image("image"), "image", "latest");
     let host = format!("registry.example:{port}");
     let reference = format!("{host}/image:latest");
 
     let output = store.run(&["pull", "--quiet", &reference]);
-    assert!(output.failure().contains("--insecure-registry"), "the hint says how: {output}");
-    assert!(server.requests().iter().all(|request| request.target.is_empty()), "nothing in plain text");
+    assert!(
+        output.failure().contains("--insecure-registry"),
+        "the hint says how: {output}"
+    );
+    assert!(
+        server
+            .requests()
+            .iter()
+            .all(|request| request.target.is_empty()),
+        "nothing in plain text"
+    );
 
-    store.run(&["--insecure-registry", &host, "pull", &reference]).success();
-    store.run(&["pull", &format!("localhost:{port}/image:latest")]).success();
+    store
+        .run(&["--insecure-registry", &host, "pull", &reference])
+        .success();
+    store
+        .run(&["pull", &format!("localhost:{port}/image:latest")])
+        .success();
 }
 
 #[test]
@@ -353,17 +498,23 @@ fn many_images_are_pulled_at_once_into_one_store() {
         .map(|number| {
             let own = images::filler_layer(&format!("own{number}"), 10, 1000);
             let image = ImageBuilder::new().layer(&base).layer(&own).build();
-            registry.push(&image, &format!("image{number}"), "latest").unwrap()
+            registry
+                .push(&image, &format!("image{number}"), "latest")
+                .unwrap()
         })
         .collect();
     store.run(&["ls"]).success();
-    let children: Vec<_> =
-        references.iter().map(|name| store.command(&["pull", "--quiet", name]).spawn().unwrap()).collect();
+    let children: Vec<_> = references
+        .iter()
+        .map(|name| store.command(&["pull", "--quiet", name]).spawn().unwrap())
+        .collect();
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     for (number, reference) in references.iter().enumerate() {
-        let rootfs = store.bundle(reference, &format!("b{number}")).join("rootfs");
+        let rootfs = store
+            .bundle(reference, &format!("b{number}"))
+            .join("rootfs");
         assert!(rootfs.join(format!("own{number}/0/9")).exists());
         assert!(rootfs.join("bin/busybox").exists());
     }
