@@ -35,11 +35,16 @@ struct Cost {
 /// A tool by its name, and the commands that make a root file system with it.
 type Tool = (&'static str, fn(&StoreRoot, &str) -> Vec<Command>);
 
-const TOOLS: [Tool; 3] =
-    [("gocker-image", gocker_image), ("podman", podman), ("skopeo + umoci", skopeo_and_umoci)];
+const TOOLS: [Tool; 3] = [
+    ("gocker-image", gocker_image),
+    ("podman", podman),
+    ("skopeo + umoci", skopeo_and_umoci),
+];
 
 fn main() -> Result<()> {
-    let rounds: usize = env::var("ROUNDS").map_or(Ok(3), |text| text.parse()).context("ROUNDS")?;
+    let rounds: usize = env::var("ROUNDS")
+        .map_or(Ok(3), |text| text.parse())
+        .context("ROUNDS")?;
     let registry = Registry::start()?;
     let reference = push_image(&registry)?;
     let mut costs: [Vec<Cost>; TOOLS.len()] = Default::default();
@@ -67,7 +72,10 @@ fn push_image(registry: &Registry) -> Result<String> {
     match images::debian() {
         Ok(debian) => {
             let config: serde_json::Value = serde_json::from_slice(&debian.config.bytes)?;
-            let diff_id = config["rootfs"]["diff_ids"][0].as_str().context("a diff id")?.to_owned();
+            let diff_id = config["rootfs"]["diff_ids"][0]
+                .as_str()
+                .context("a diff id")?
+                .to_owned();
             let sent = debian.layers[0].bytes.to_vec();
             builder = builder.layer_of(images::Compression::Gzip, sent, diff_id);
         }
@@ -76,8 +84,12 @@ fn push_image(registry: &Registry) -> Result<String> {
             builder = builder.layer(&images::busybox_layer()?);
         }
     }
-    let fillers =
-        [("small", 4000, 800), ("medium", 1500, 9000), ("large", 40, 600_000), ("code", 2000, 4000)];
+    let fillers = [
+        ("small", 4000, 800),
+        ("medium", 1500, 9000),
+        ("large", 40, 600_000),
+        ("code", 2000, 4000),
+    ];
     for (name, files, size) in fillers {
         builder = builder.layer(&images::filler_layer(name, files, size));
     }
@@ -86,7 +98,11 @@ fn push_image(registry: &Registry) -> Result<String> {
     }
     let image = builder.build();
     let bytes: usize = image.layers.iter().map(|layer| layer.bytes.len()).sum();
-    println!("{} layers, {} MB as sent, gzip, registry on loopback", image.layers.len(), bytes / 1_000_000);
+    println!(
+        "{} layers, {} MB as sent, gzip, registry on loopback",
+        image.layers.len(),
+        bytes / 1_000_000
+    );
     registry.push(&image, "bench", "latest")
 }
 
@@ -99,27 +115,53 @@ fn gocker_image(store: &StoreRoot, reference: &str) -> Vec<Command> {
 
 fn podman(store: &StoreRoot, reference: &str) -> Vec<Command> {
     let mut base = Command::new("podman");
-    base.arg("--root").arg(store.beside("podman")).arg("--runroot").arg(store.beside("podman-run"));
+    base.arg("--root")
+        .arg(store.beside("podman"))
+        .arg("--runroot")
+        .arg(store.beside("podman-run"));
     let mut pull = base;
-    pull.args(["--storage-driver", "overlay", "pull", "--quiet", "--tls-verify=false", reference]);
+    pull.args([
+        "--storage-driver",
+        "overlay",
+        "pull",
+        "--quiet",
+        "--tls-verify=false",
+        reference,
+    ]);
     vec![pull]
 }
 
 fn skopeo_and_umoci(store: &StoreRoot, reference: &str) -> Vec<Command> {
     let layout = store.beside("layout");
     let mut copy = Command::new("skopeo");
-    copy.args(["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"]);
-    copy.arg(format!("docker://{reference}")).arg(format!("oci:{}:image", layout.display()));
+    copy.args([
+        "--insecure-policy",
+        "copy",
+        "--quiet",
+        "--src-tls-verify=false",
+    ]);
+    copy.arg(format!("docker://{reference}"))
+        .arg(format!("oci:{}:image", layout.display()));
     let mut unpack = Command::new("umoci");
-    unpack.args(["raw", "unpack", "--image"]).arg(format!("{}:image", layout.display()));
+    unpack
+        .args(["raw", "unpack", "--image"])
+        .arg(format!("{}:image", layout.display()));
     unpack.arg(store.beside("rootfs"));
     vec![copy, unpack]
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?}: {}: {}", output.status, said.trim());
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        said.trim()
+    );
     Ok(())
 }
 
@@ -128,7 +170,11 @@ fn measure(commands: Vec<Command>) -> Result<Cost> {
     let (start, before) = (Instant::now(), getrusage(UsageWho::RUSAGE_CHILDREN)?);
     let mut peak_kib = 0;
     for mut command in commands {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
         let status = loop {
             peak_kib = peak_kib.max(peak_of(child.id()));
             if let Some(status) = child.try_wait()? {
@@ -139,18 +185,25 @@ fn measure(commands: Vec<Command>) -> Result<Cost> {
         ensure!(status.success(), "{command:?}: {status}");
     }
     let after = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-    Ok(Cost { cpu: cpu(&after).saturating_sub(cpu(&before)), wall: start.elapsed(), peak_kib })
+    Ok(Cost {
+        cpu: cpu(&after).saturating_sub(cpu(&before)),
+        wall: start.elapsed(),
+        peak_kib,
+    })
 }
 
 /// The most memory that a process has had, in KiB; 0 once it has ended.
 fn peak_of(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 fn cpu(usage: &Usage) -> Duration {
-    let time = |value: TimeVal| Duration::from_micros(u64::try_from(value.num_microseconds()).unwrap_or(0));
+    let time = |value: TimeVal| {
+        Duration::from_micros(u64::try_from(value.num_microseconds()).unwrap_or(0))
+    };
     time(usage.user_time()) + time(usage.system_time())
 }
 
@@ -167,7 +220,10 @@ fn clean_up(store: &StoreRoot) -> Result<()> {
 fn print_table(costs: &[Vec<Cost>; TOOLS.len()]) {
     let medians: Vec<Cost> = costs.iter().map(|own| median(own)).collect();
     let ours = medians[0];
-    println!("{:<16} {:>9} {:>7} {:>9} {:>7} {:>9}", "median", "CPU s", "ratio", "wall s", "ratio", "peak MB");
+    println!(
+        "{:<16} {:>9} {:>7} {:>9} {:>7} {:>9}",
+        "median", "CPU s", "ratio", "wall s", "ratio", "peak MB"
+    );
     for ((name, _), cost) in TOOLS.iter().zip(&medians) {
         println!(
             "{name:<16} {:>9.2} {:>7.2} {:>9.2} {:>7.2} {:>9.1}",

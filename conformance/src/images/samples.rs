@@ -142,6 +142,7 @@ pub fn cross_link() -> Image {
 
 /// Three layers of whiteouts, opaque marks and changes of type.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a table of entries")]
 pub fn whiteouts() -> Image {
     let mut lower = Layer::of([Entry::dir("."), Entry::dir("ro").mode(0o555)]);
     for directory in [
@@ -208,6 +209,7 @@ pub fn whiteouts() -> Image {
 
 /// One layer with every kind of file, name, owner, time and attribute.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a table of entries")]
 pub fn names_and_metadata() -> Image {
     let long = "n".repeat(250);
     let deep = format!("{}/{}", "d".repeat(120), "e".repeat(200));

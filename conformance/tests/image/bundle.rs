@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 use super::{image_of, state};
 
 /// A store, and images pulled into it.
-struct Bundles {
-    server: HostileRegistry,
-    store: StoreRoot,
+pub(super) struct Bundles {
+    pub(super) server: HostileRegistry,
+    pub(super) store: StoreRoot,
     count: u32,
 }
 
 impl Bundles {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             server: HostileRegistry::honest().unwrap(),
             store: StoreRoot::new().unwrap(),
@@ -30,7 +30,7 @@ impl Bundles {
 
     /// Pulls an image under a name of its own; returns its reference.
     #[track_caller]
-    fn pull(&mut self, image: &Image) -> String {
+    pub(super) fn pull(&mut self, image: &Image) -> String {
         self.count += 1;
         let reference = self
             .server
@@ -41,7 +41,7 @@ impl Bundles {
 
     /// Pulls the small system with this `config` and bundles it with `args`.
     #[track_caller]
-    fn try_bundle(&mut self, config: Value, args: &[&str]) -> Output {
+    pub(super) fn try_bundle(&mut self, config: Value, args: &[&str]) -> Output {
         let image = ImageBuilder::new()
             .config(config)
             .layer(&images::busybox_layer().unwrap())
@@ -52,22 +52,22 @@ impl Bundles {
             .run(&[&["bundle", &reference, "--name", &id], args].concat())
     }
 
-    fn id(&self) -> String {
+    pub(super) fn id(&self) -> String {
         format!("b{}", self.count)
     }
 
     /// The same; returns config.json.
     #[track_caller]
-    fn config(&mut self, config: Value, args: &[&str]) -> Value {
+    pub(super) fn config(&mut self, config: Value, args: &[&str]) -> Value {
         self.try_bundle(config, args).success();
         self.read_config()
     }
 
-    fn directory(&self) -> std::path::PathBuf {
+    pub(super) fn directory(&self) -> std::path::PathBuf {
         self.store.path().join("bundles").join(self.id())
     }
 
-    fn read_config(&self) -> Value {
+    pub(super) fn read_config(&self) -> Value {
         let text = fs::read_to_string(self.directory().join("config.json")).unwrap();
         serde_json::from_str(&text).unwrap()
     }
@@ -228,99 +228,6 @@ fn a_working_directory_that_is_missing_is_made_inside_the_root() {
         0,
         "nothing is made on the host"
     );
-}
-
-#[test]
-fn users_are_numbers_or_names_of_the_image() {
-    let mut bundles = Bundles::new();
-    let table: [(&str, u32, u32, &[u32]); 8] = [
-        ("", 0, 0, &[]),
-        ("root", 0, 0, &[]),
-        ("1000", 1000, 0, &[]),
-        ("1000:2000", 1000, 2000, &[]),
-        ("4294967294:4294967294", 4_294_967_294, 4_294_967_294, &[]),
-        ("web", 33, 44, &[55, 66]),
-        ("web:log", 33, 55, &[]),
-        ("7:log", 7, 55, &[]),
-    ];
-    for (user, uid, gid, more) in table {
-        let config = bundles.config(json!({"Cmd": ["x"], "User": user}), &[]);
-        let got = &config["process"]["user"];
-        assert_eq!(
-            (&got["uid"], &got["gid"]),
-            (&json!(uid), &json!(gid)),
-            "{user}: {got}"
-        );
-        let mut gids: Vec<u64> = got["additionalGids"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_u64)
-            .collect();
-        gids.retain(|own| *own != u64::from(gid));
-        gids.sort_unstable();
-        assert_eq!(
-            gids,
-            more.iter().map(|gid| u64::from(*gid)).collect::<Vec<_>>(),
-            "{user}: {got}"
-        );
-    }
-}
-
-#[test]
-fn users_that_are_none_are_errors_and_never_root() {
-    let mut bundles = Bundles::new();
-    for user in [
-        "nobody-here",
-        "web:no-group",
-        "4294967296",
-        "0:4294967296",
-        "-1",
-        "1000:",
-        "99999999999999999999",
-        "0x0",
-        " 0",
-    ] {
-        let output = bundles.try_bundle(json!({"Cmd": ["x"], "User": user}), &[]);
-        if output.code() == 0 {
-            let config = bundles.read_config();
-            assert!(
-                user == "1000:" && config["process"]["user"]["uid"] == 1000,
-                "{user:?}: {}",
-                config["process"]["user"]
-            );
-            continue;
-        }
-        output.one_line_failure();
-        assert!(!bundles.directory().exists(), "{user:?}: nothing is left");
-    }
-}
-
-#[test]
-fn passwd_is_read_inside_the_root_and_only_as_a_regular_file() {
-    let mut bundles = Bundles::new();
-    let outside = tempfile::tempdir().unwrap();
-    fs::write(outside.path().join("passwd"), "host:x:777:777::/:/bin/sh\n").unwrap();
-    let target = outside.path().join("passwd").to_str().unwrap().to_owned();
-    let config = json!({"Cmd": ["x"], "User": "host"});
-    for entry in [
-        Entry::symlink("etc/passwd", target),
-        Entry::fifo("etc/passwd"),
-        Entry::char_device("etc/passwd", 1, 5),
-    ] {
-        let layer = Layer::of([Entry::dir("."), Entry::dir("etc"), entry]);
-        let reference = bundles.pull(
-            &ImageBuilder::new()
-                .config(config.clone())
-                .layer(&layer.finish())
-                .build(),
-        );
-        let id = bundles.id();
-        bundles
-            .store
-            .run(&["bundle", &reference, "--name", &id])
-            .one_line_failure();
-    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! on real btrfs, judged by what lies there afterwards.
 //!
 //! `IMAGE_TOOL=umoci` has the suites of trees judge skopeo and umoci instead.
+#![expect(clippy::unwrap_used, reason = "a test ends where one of its steps fails")]
 
+mod bad_answers;
 mod bad_documents;
 mod bad_layers;
 mod bundle;
@@ -10,8 +12,11 @@ mod crash;
 mod credentials;
 mod full_disk;
 mod gocker;
+mod merges;
 mod pull;
+mod transfers;
 mod trees;
+mod users;
 mod whiteouts;
 
 use std::env;
