@@ -10,7 +10,6 @@ use conformance::images::{self, ImageBuilder};
 use conformance::store_root::cgroups_named;
 use conformance::{HostileRegistry, Output, StoreRoot, host, mount_table, needs, wait_until};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
 /// A store, a registry with the small system, and containers of this test.
@@ -224,72 +223,53 @@ fn memory_cpus_and_pids_are_limited_in_the_containers_cgroup() {
         "reads v1 files; the runtime suite covers v2"
     );
     let front = Front::new();
-    let name = Front::name("limits");
+    let (name, image) = (Front::name("limits"), front.busybox());
     let script = "while :; do sleep 1; done";
-    let mut command = front.store.gocker_command(&[
-        "run",
-        "--rm",
-        "--name",
-        &name,
-        "-m",
-        "64m",
-        "--cpus",
-        "0.5",
-        "--pids-limit",
-        "32",
-        &front.busybox(),
-        "/bin/sh",
-        "-c",
-        script,
-    ]);
-    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let limits = ["-m", "64m", "--cpus", "0.5", "--pids-limit", "32"];
+    let run = [
+        &["run", "--detach", "--name", &name],
+        &limits[..],
+        &[&image, "/bin/sh", "-c", script],
+    ];
+    front.gocker(&run.concat()).success();
     let mut pid = None;
-    let found = wait_until(Duration::from_secs(30), || {
+    wait_until(Duration::from_secs(10), || {
         pid = process_with(script);
         pid.is_some()
     });
-    let read = |controller: &str, file: &str| {
-        let text = fs::read_to_string(format!("/proc/{}/cgroup", pid.unwrap())).unwrap();
-        let path = text.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let names = parts.next()?;
-            names
-                .split(',')
-                .any(|own| own == controller)
-                .then(|| parts.next().unwrap_or("/").to_owned())
-        });
-        let directory = host::cgroup_directory(controller, &path.unwrap()).unwrap();
-        fs::read_to_string(directory.join(file))
-            .unwrap()
-            .trim()
-            .to_owned()
-    };
-    let values = found.then(|| {
-        [
-            read("memory", "memory.limit_in_bytes"),
-            read("cpu", "cpu.cfs_quota_us"),
-            read("cpu", "cpu.cfs_period_us"),
-            read("pids", "pids.max"),
-        ]
-    });
-    if let Some(pid) = pid {
-        // Ends `gocker run` with it.
-        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    } else {
-        child.kill().unwrap();
-    }
-    child.wait().unwrap();
-    let [memory, quota, period, pids] = values.expect("the container's process");
-    assert_eq!(memory, (64 << 20).to_string());
+    let pid = pid.expect("the container's process");
     assert_eq!(
-        quota.parse::<u64>().unwrap() * 2,
-        period.parse::<u64>().unwrap()
+        in_cgroup(pid, "memory", "memory.limit_in_bytes"),
+        (64 << 20).to_string()
     );
-    assert_eq!(pids, "32");
-    assert!(
-        cgroups_named(&name).is_empty(),
-        "the cgroup goes with the container"
+    assert_eq!(in_cgroup(pid, "pids", "pids.max"), "32");
+    let quota: u64 = in_cgroup(pid, "cpu", "cpu.cfs_quota_us").parse().unwrap();
+    let period: u64 = in_cgroup(pid, "cpu", "cpu.cfs_period_us").parse().unwrap();
+    assert_eq!(quota * 2, period);
+    front.gocker(&["rm", "--force", &name]).success();
+    assert_eq!(
+        cgroups_named(&name),
+        Vec::<PathBuf>::new(),
+        "they go with the container"
     );
+}
+
+/// A file of the cgroup that a process is in, of a v1 controller.
+fn in_cgroup(pid: i32, controller: &str, file: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    // 4:memory:/path
+    let path = text.lines().find_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        controllers
+            .split(',')
+            .any(|own| own == controller)
+            .then(|| path.to_owned())
+    });
+    let directory = host::cgroup_directory(controller, &path.unwrap()).unwrap();
+    fs::read_to_string(directory.join(file))
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 /// The process that runs `sh -c SCRIPT`, in a PID namespace of its own.

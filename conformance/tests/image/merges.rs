@@ -126,6 +126,7 @@ fn a_parent_that_is_a_symlink_is_written_through_inside_the_root() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn entries_over_entries_of_another_type_replace_them() {
     check(vec![
         (

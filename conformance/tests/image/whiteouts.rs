@@ -35,6 +35,7 @@ pub(super) fn check(rows: Vec<Row>) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn a_whiteout_removes_what_the_lower_layers_have_and_only_that() {
     check(vec![
         (
@@ -177,6 +178,7 @@ fn a_whited_out_directory_that_comes_back_is_fresh_in_any_order() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn an_opaque_mark_hides_the_lower_layers_before_and_after_its_siblings() {
     let lower = || {
         vec![
