@@ -6,14 +6,16 @@ use bundles::FieldError;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::sys::errno::describe;
+
 /// A refusal, or the kernel's answer to one step.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A field that cannot be served on this machine; nothing was made.
     #[error(transparent)]
     Field(#[from] FieldError),
     /// A value that the kernel did not take.
-    #[error("{field}: write {value:?} to {path:?}")]
+    #[error("{field}: write {value:?} to {path:?}: {}", describe(*answer))]
     Set {
         /// The field of the configuration that asked for it.
         field: String,
@@ -22,7 +24,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The kernel's answer.
-        source: Errno,
+        answer: Errno,
     },
     /// A value for which this kernel has no file.
     #[error("{field}: this kernel has no {file} in {dir:?}")]
@@ -35,14 +37,14 @@ pub enum Error {
         dir: PathBuf,
     },
     /// A step on a file or directory.
-    #[error("{operation} {path:?}")]
+    #[error("{operation} {path:?}: {}", describe(*answer))]
     Path {
         /// What was tried.
         operation: &'static str,
         /// On what.
         path: PathBuf,
         /// The kernel's answer.
-        source: Errno,
+        answer: Errno,
     },
     /// A file that does not hold what it should.
     #[error("read {path:?}: {text:?} is not {expected}")]
@@ -96,7 +98,7 @@ pub enum Error {
         milliseconds: u128,
     },
     /// A signal that was not delivered.
-    #[error("send {signal} to process {pid} of cgroup {path:?}")]
+    #[error("send {signal} to process {pid} of cgroup {path:?}: {}", describe(*answer))]
     Signal {
         /// The signal.
         signal: nix::sys::signal::Signal,
@@ -105,16 +107,16 @@ pub enum Error {
         /// Its cgroup.
         path: PathBuf,
         /// The kernel's answer.
-        source: Errno,
+        answer: Errno,
     },
     /// The device program was not loaded or attached.
-    #[error("linux.resources.devices: {operation} the device program of cgroup {path:?}")]
+    #[error("linux.resources.devices: {operation} the device program of cgroup {path:?}: {}", describe(*answer))]
     DeviceProgram {
         /// What was tried.
         operation: &'static str,
         /// The cgroup.
         path: PathBuf,
         /// The kernel's answer.
-        source: Errno,
+        answer: Errno,
     },
 }

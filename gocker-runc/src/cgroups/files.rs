@@ -19,7 +19,11 @@ pub(super) struct Setting {
 
 impl Setting {
     pub(super) fn new(field: &'static str, file: &'static str, value: impl ToString) -> Self {
-        Self { field, file, value: value.to_string() }
+        Self {
+            field,
+            file,
+            value: value.to_string(),
+        }
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<(), Error> {
@@ -38,10 +42,17 @@ pub(super) fn refused(path: &Path, value: &str, field: &str, answer: Errno) -> E
     let field = format!("linux.resources.{field}");
     match (answer, path.parent(), path.file_name()) {
         // The directory is ours; so only the file can be missing.
-        (Errno::ENOENT, Some(dir), Some(file)) => {
-            Error::NoFile { field, file: file.to_string_lossy().into(), dir: dir.to_owned() }
-        }
-        _ => Error::Set { field, value: value.to_owned(), path: path.to_owned(), source: answer },
+        (Errno::ENOENT, Some(dir), Some(file)) => Error::NoFile {
+            field,
+            file: file.to_string_lossy().into(),
+            dir: dir.to_owned(),
+        },
+        _ => Error::Set {
+            field,
+            value: value.to_owned(),
+            path: path.to_owned(),
+            answer,
+        },
     }
 }
 
@@ -59,7 +70,12 @@ pub(super) fn set_in_workable_order(dir: &Path, settings: Vec<Setting>) -> Resul
         for setting in pending {
             match setting.write(dir) {
                 Ok(()) => (),
-                Err(error @ Error::Set { source: Errno::EINVAL, .. }) => {
+                Err(
+                    error @ Error::Set {
+                        answer: Errno::EINVAL,
+                        ..
+                    },
+                ) => {
                     refusal.get_or_insert(error);
                     refused.push(setting);
                 }
@@ -112,13 +128,19 @@ pub(super) fn read(path: &Path) -> Result<String, Errno> {
 /// As [`read`], for a file that must be there.
 pub(super) fn read_in(dir: &Path, file: &str) -> Result<String, Error> {
     let path = dir.join(file);
-    read(&path).map_err(|source| Error::Path { operation: "read", path, source })
+    read(&path).map_err(|answer| Error::Path {
+        operation: "read",
+        path,
+        answer,
+    })
 }
 
 /// The number after `key` in a file of lines `KEY NUMBER`.
 pub(super) fn read_key(dir: &Path, file: &str, key: &str) -> Result<Option<u64>, Error> {
     let text = read_in(dir, file)?;
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     line.map(|number| {
         number.trim().parse().map_err(|_| Error::Content {
             path: dir.join(file),
@@ -155,14 +177,19 @@ mod tests {
         std::fs::create_dir(dir.path().join("cpu.max")).expect("is made");
         let error = set(dir.path(), "cpu.max", "5", "cpu.quota").expect_err("is a directory");
         let path = dir.path().join("cpu.max");
-        assert_eq!(error.to_string(), format!("linux.resources.cpu.quota: write \"5\" to {path:?}"));
+        let expected =
+            format!("linux.resources.cpu.quota: write \"5\" to {path:?}: is a directory (EISDIR)");
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]
     fn keys() {
         let dir = tempfile::tempdir().expect("has a directory");
-        std::fs::write(dir.path().join("memory.events"), "oom 1\noom_kill 22\nbad x\n")
-            .expect("is written");
+        std::fs::write(
+            dir.path().join("memory.events"),
+            "oom 1\noom_kill 22\nbad x\n",
+        )
+        .expect("is written");
         let key = |key| read_key(dir.path(), "memory.events", key);
         assert_eq!(key("oom_kill").expect("is a number"), Some(22));
         assert_eq!(key("oom_group_kill").expect("is absent"), None);

@@ -17,14 +17,14 @@
 //!
 //! Spec: config-linux.md#configLinuxCgroups
 
-pub mod detect;
-pub mod device_rules;
+pub(crate) mod detect;
+pub(crate) mod device_rules;
 mod error;
 mod files;
-pub mod mounts;
+pub(crate) mod mounts;
 mod path;
 mod refusals;
-pub mod stats;
+pub(crate) mod stats;
 mod tree;
 mod v1;
 mod v2;
@@ -39,13 +39,13 @@ use nix::unistd::{Pid, Uid};
 use serde::{Deserialize, Serialize};
 
 use detect::{Kind, Layout};
-pub use error::Error;
+pub(crate) use error::Error;
 use mounts::{CgroupMounts, View};
 use stats::Stats;
 
 /// One container's cgroup, made or still to be made.
 #[derive(Debug)]
-pub enum Cgroup {
+pub(crate) enum Cgroup {
     /// A directory in each hierarchy.
     V1(v1::Hierarchies),
     /// One directory.
@@ -61,25 +61,29 @@ pub enum Cgroup {
 /// A cgroup namespace shows as its root where its creator *is*; so it is unshared by the child
 /// after these steps, never made by the clone.
 #[derive(Debug)]
-pub struct WayIn {
+pub(crate) struct WayIn {
     /// For CLONE_INTO_CGROUP.
-    pub clone_into: Option<OwnedFd>,
+    pub(crate) clone_into: Option<OwnedFd>,
     /// Open for writing, close-on-exec.
-    pub tasks: Vec<OwnedFd>,
+    pub(crate) tasks: Vec<OwnedFd>,
 }
 
 /// What `state.json` keeps: the directory of each controller, and on v2 the one directory
 /// under the empty name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Record(pub BTreeMap<String, PathBuf>);
+pub(crate) struct Record(pub BTreeMap<String, PathBuf>);
 
 impl Cgroup {
     /// Decides where the cgroup of container `id` lies. Makes nothing.
     ///
     /// # Errors
     /// A `cgroups_path` that climbs out, or a machine without the controller for devices.
-    pub fn plan(layout: &Layout, cgroups_path: Option<&str>, id: &str) -> Result<Self, Error> {
+    pub(crate) fn plan(
+        layout: &Layout,
+        cgroups_path: Option<&str>,
+        id: &str,
+    ) -> Result<Self, Error> {
         let place = path::Place::parse(cgroups_path, id)?;
         match layout.kind() {
             Kind::V1 => Ok(Self::V1(v1::Hierarchies::plan(layout, &place)?)),
@@ -91,7 +95,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// Names the field.
-    pub fn check(&self, resources: &Resources) -> Result<(), Error> {
+    pub(crate) fn check(&self, resources: &Resources) -> Result<(), Error> {
         refusals::check_new(resources)?;
         match self {
             Self::V1(hierarchies) => hierarchies.check(resources),
@@ -105,7 +109,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer; a cgroup that is in use or frozen.
-    pub fn create(&mut self) -> Result<(), Error> {
+    pub(crate) fn create(&mut self) -> Result<(), Error> {
         let created = match self {
             Self::V1(hierarchies) => hierarchies.create(),
             Self::V2(unified) => unified.create(),
@@ -123,19 +127,20 @@ impl Cgroup {
     ///
     /// # Errors
     /// A directory that somebody is in.
-    pub fn undo_create(&mut self) -> Result<(), Error> {
+    pub(crate) fn undo_create(&mut self) -> Result<(), Error> {
+        let own: Vec<PathBuf> = self.dirs().into_iter().map(Path::to_owned).collect();
         let made = match self {
             Self::V1(hierarchies) => hierarchies.take_made(),
             Self::V2(unified) => unified.take_made(),
         };
-        tree::remove_made(made)
+        tree::remove_made(made, &own)
     }
 
     /// Sets the limits and device rules of a new cgroup.
     ///
     /// # Errors
     /// The field, the file and the kernel's answer.
-    pub fn apply(&self, resources: &Resources) -> Result<(), Error> {
+    pub(crate) fn apply(&self, resources: &Resources) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => hierarchies.apply(resources),
             Self::V2(unified) => unified.apply(resources),
@@ -147,7 +152,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// A field that this machine cannot serve; the field, the file and the kernel's answer.
-    pub fn update(&self, resources: &Resources) -> Result<(), Error> {
+    pub(crate) fn update(&self, resources: &Resources) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => {
                 hierarchies.check(resources)?;
@@ -164,7 +169,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn way_in(&self) -> Result<WayIn, Error> {
+    pub(crate) fn way_in(&self) -> Result<WayIn, Error> {
         match self {
             Self::V1(hierarchies) => hierarchies.way_in(),
             Self::V2(unified) => unified.way_in(),
@@ -175,8 +180,10 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn attach(&self, pid: Pid) -> Result<(), Error> {
-        self.dirs().iter().try_for_each(|dir| tree::attach(dir, pid))
+    pub(crate) fn attach(&self, pid: Pid) -> Result<(), Error> {
+        self.dirs()
+            .iter()
+            .try_for_each(|dir| tree::attach(dir, pid))
     }
 
     /// Gives the cgroup to `owner`, so that the container can divide it among its own
@@ -185,7 +192,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn delegate(&self, owner: Uid) -> Result<(), Error> {
+    pub(crate) fn delegate(&self, owner: Uid) -> Result<(), Error> {
         match self {
             Self::V1(_) => Ok(()),
             Self::V2(unified) => unified.delegate(owner),
@@ -196,7 +203,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn processes(&self) -> Result<Vec<Pid>, Error> {
+    pub(crate) fn processes(&self) -> Result<Vec<Pid>, Error> {
         tree::processes(self.main_dir())
     }
 
@@ -205,7 +212,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// A signal that was not delivered, or a freezer that did not obey.
-    pub fn kill_all(&self, signal: Signal) -> Result<(), Error> {
+    pub(crate) fn kill_all(&self, signal: Signal) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => hierarchies.kill_all(signal),
             Self::V2(unified) => unified.kill_all(signal),
@@ -216,7 +223,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or not all stood still in time; then they run again.
-    pub fn freeze(&self) -> Result<(), Error> {
+    pub(crate) fn freeze(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::freeze(hierarchies.freezer_dir()?),
             Self::V2(unified) => v2::freezer::freeze(unified.dir()),
@@ -227,7 +234,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or the kernel's answer.
-    pub fn thaw(&self) -> Result<(), Error> {
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::thaw(hierarchies.freezer_dir()?),
             Self::V2(unified) => v2::freezer::thaw(unified.dir()),
@@ -238,11 +245,12 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn is_frozen(&self) -> Result<bool, Error> {
+    pub(crate) fn is_frozen(&self) -> Result<bool, Error> {
         match self {
-            Self::V1(hierarchies) => {
-                hierarchies.freezer_dir().ok().map_or(Ok(false), v1::freezer::is_frozen)
-            }
+            Self::V1(hierarchies) => hierarchies
+                .freezer_dir()
+                .ok()
+                .map_or(Ok(false), v1::freezer::is_frozen),
             Self::V2(unified) => v2::freezer::is_frozen(unified.dir()),
         }
     }
@@ -251,7 +259,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn oom_kill_count(&self) -> Result<u64, Error> {
+    pub(crate) fn oom_kill_count(&self) -> Result<u64, Error> {
         match self {
             Self::V1(hierarchies) => v1::memory::oom_kill_count(hierarchies),
             Self::V2(unified) => v2::memory::oom_kill_count(unified.dir()),
@@ -262,7 +270,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn stats(&self) -> Result<Stats, Error> {
+    pub(crate) fn stats(&self) -> Result<Stats, Error> {
         match self {
             Self::V1(hierarchies) => stats::read_v1(hierarchies),
             Self::V2(unified) => stats::read_v2(unified.dir()),
@@ -274,15 +282,19 @@ impl Cgroup {
     ///
     /// # Errors
     /// A directory that somebody is still in.
-    pub fn delete(&self) -> Result<(), Error> {
+    pub(crate) fn delete(&self) -> Result<(), Error> {
         // All of them are tried; one that is busy does not keep the others.
-        let removals: Vec<_> = self.dirs().iter().map(|dir| tree::remove_tree(dir)).collect();
+        let removals: Vec<_> = self
+            .dirs()
+            .iter()
+            .map(|dir| tree::remove_tree(dir))
+            .collect();
         removals.into_iter().collect()
     }
 
     /// What to keep in `state.json`.
     #[must_use]
-    pub fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         match self {
             Self::V1(hierarchies) => hierarchies.record(),
             Self::V2(unified) => Record([(String::new(), unified.dir().to_owned())].into()),
@@ -291,7 +303,7 @@ impl Cgroup {
 
     /// The cgroup of a container that was made before.
     #[must_use]
-    pub fn from_record(record: &Record) -> Self {
+    pub(crate) fn from_record(record: &Record) -> Self {
         match record.0.get("") {
             Some(dir) if record.0.len() == 1 => Self::V2(v2::Unified::from_dir(dir.clone())),
             _ => Self::V1(v1::Hierarchies::from_record(record)),
@@ -300,7 +312,7 @@ impl Cgroup {
 
     /// What a mount of type `cgroup` shows in the container.
     #[must_use]
-    pub fn mount_list(&self, layout: &Layout, view: View) -> CgroupMounts {
+    pub(crate) fn mount_list(&self, layout: &Layout, view: View) -> CgroupMounts {
         mounts::list(self, layout, view)
     }
 

@@ -1,0 +1,363 @@
+//! Which cgroup hierarchies this machine has, where they are mounted, and where in them the
+//! runtime itself is.
+//!
+//! ```text
+//! /proc/self/cgroup     4:memory:/user/1000        hierarchy, controllers, own cgroup
+//!                       0::/init.scope             cgroup2
+//! /proc/self/mountinfo  32 31 0:29 ROOT MOUNTPOINT rw - cgroup cgroup rw,memory
+//! ```
+//!
+//! See <https://man7.org/linux/man-pages/man7/cgroups.7.html>, "/proc files".
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::files;
+
+/// The hierarchies that can serve a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    kind: Kind,
+    hierarchies: Vec<Hierarchy>,
+}
+
+/// Which generation of cgroups limits containers here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A hierarchy for each controller; on a hybrid machine a cgroup2 hierarchy beside them.
+    V1,
+    /// One cgroup2 hierarchy.
+    V2,
+}
+
+/// One mounted tree of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hierarchy {
+    /// Its v1 controllers, or `name=NAME` for a tree without any; empty for cgroup2.
+    pub(crate) controllers: Vec<String>,
+    /// Where it is mounted.
+    pub(crate) mount_point: PathBuf,
+    /// The cgroup that is seen at the mount point.
+    pub(crate) mount_root: PathBuf,
+    /// The runtime's own cgroup.
+    pub(crate) own: PathBuf,
+}
+
+impl Layout {
+    /// Reads the layout of this machine from `proc`, the mount point of procfs.
+    ///
+    /// # Errors
+    /// No hierarchy is mounted, or procfs cannot be read.
+    pub(crate) fn detect(proc: &Path) -> Result<Self, Error> {
+        let own = files::read_in(proc, "self/cgroup")?;
+        let mounts = files::read_in(proc, "self/mountinfo")?;
+        Self::parse(&own, &mounts)
+    }
+
+    /// Finds the layout in the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
+    ///
+    /// # Errors
+    /// No hierarchy is mounted.
+    pub(crate) fn parse(own: &str, mountinfo: &str) -> Result<Self, Error> {
+        let mounts: Vec<Mount<'_>> = mountinfo.lines().filter_map(Mount::parse).collect();
+        let all: Vec<Hierarchy> = own
+            .lines()
+            .filter_map(|line| Hierarchy::find(line, &mounts))
+            .collect();
+        let cgroup2 = all
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.is_empty());
+        let has_controllers =
+            |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| !is_named(name));
+        // A v1 controller that somebody mounted on a v2 machine (VPN programs do so for
+        // net_cls) does not make it a v1 machine; where cgroup2 is mounted tells.
+        let v2 = cgroup2.filter(|hierarchy| {
+            hierarchy.mount_point == Path::new(USUAL_MOUNT_POINT)
+                || !all.iter().any(|hierarchy| has_controllers(&hierarchy))
+        });
+        match v2 {
+            Some(hierarchy) => Ok(Self {
+                kind: Kind::V2,
+                hierarchies: vec![hierarchy.clone()],
+            }),
+            None if all.iter().any(|hierarchy| has_controllers(&hierarchy)) => Ok(Self {
+                kind: Kind::V1,
+                hierarchies: all,
+            }),
+            None => Err(Error::NotMounted),
+        }
+    }
+
+    /// Which generation it is.
+    #[must_use]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The hierarchies, each once: on v2 the one.
+    #[must_use]
+    pub(crate) fn hierarchies(&self) -> &[Hierarchy] {
+        &self.hierarchies
+    }
+
+    /// The cgroup2 hierarchy: that of a v2 machine, or the one beside v1's.
+    #[must_use]
+    pub(crate) fn cgroup2(&self) -> Option<&Hierarchy> {
+        self.hierarchies
+            .iter()
+            .find(|hierarchy| hierarchy.controllers.is_empty())
+    }
+}
+
+impl Hierarchy {
+    /// Joins a line of `/proc/self/cgroup` with its mount; None where it is not mounted.
+    fn find(line: &str, mounts: &[Mount<'_>]) -> Option<Self> {
+        let mut parts = line.splitn(3, ':');
+        let (_number, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
+        let controllers: Vec<String> = controllers
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        let is_ours = |mount: &&Mount<'_>| match controllers.first() {
+            None => mount.file_system == "cgroup2",
+            Some(name) => {
+                mount.file_system == "cgroup"
+                    && mount.options.split(',').any(|option| option == name)
+            }
+        };
+        // A tree can be mounted many times: in the root directories of other containers, say.
+        let mount = mounts
+            .iter()
+            .filter(is_ours)
+            .find(|mount| Path::new(&mount.mount_point).starts_with(USUAL_MOUNT_POINT))
+            .or_else(|| mounts.iter().find(is_ours))?;
+        Some(Self {
+            controllers,
+            mount_point: mount.mount_point.clone(),
+            mount_root: mount.root.clone(),
+            own: PathBuf::from(own),
+        })
+    }
+
+    /// Whether this is the tree of `controller`.
+    #[must_use]
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|name| name == controller)
+    }
+
+    /// The directory of the runtime's own cgroup.
+    ///
+    /// Where the own cgroup lies outside of what is mounted, as it does for a mount made in
+    /// another cgroup namespace, the mount point is the nearest there is.
+    #[must_use]
+    pub(crate) fn own_dir(&self) -> PathBuf {
+        match self.own.strip_prefix(&self.mount_root) {
+            Ok(beneath) if beneath.as_os_str().is_empty() => self.mount_point.clone(),
+            Ok(beneath) => self.mount_point.join(beneath),
+            Err(_) => self.mount_point.clone(),
+        }
+    }
+}
+
+/// Whether a hierarchy's name stands for no controller.
+fn is_named(name: &str) -> bool {
+    name.starts_with("name=")
+}
+
+/// Where systemd and everybody else mount cgroups.
+const USUAL_MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// One line of `/proc/self/mountinfo`.
+struct Mount<'a> {
+    root: PathBuf,
+    mount_point: PathBuf,
+    file_system: &'a str,
+    options: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    /// Takes a line of a cgroup file system, None for any other.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (place, source) = line.split_once(" - ")?;
+        let mut source = source.split(' ');
+        let file_system = source
+            .next()
+            .filter(|name| matches!(*name, "cgroup" | "cgroup2"))?;
+        let options = source.nth(1).unwrap_or_default();
+        let mut place = place.split(' ').skip(3);
+        let (root, mount_point) = (unescape(place.next()?), unescape(place.next()?));
+        Some(Self {
+            root,
+            mount_point,
+            file_system,
+            options,
+        })
+    }
+}
+
+/// Undoes the octal escapes (`\040` for a space) of mountinfo.
+fn unescape(text: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [
+                b'\\',
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                tail @ ..,
+            ] => Some(((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'), tail)),
+            _ => None,
+        };
+        let (byte, tail) = escaped.unwrap_or((*first, tail));
+        bytes.push(byte);
+        rest = tail;
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) const HYBRID_OWN: &str = "\
+        9:name=systemd:/\n\
+        5:devices:/\n\
+        4:memory:/sessions/1\n\
+        1:cpu,cpuacct:/\n\
+        0::/\n";
+    pub(in super::super) const HYBRID_MOUNTS: &str = "\
+        23 0 254:0 / / rw,relatime - ext4 /dev/vda rw\n\
+        31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+        35 31 0:32 / /sys/fs/cgroup/memory rw shared:4 - cgroup cgroup rw,memory\n\
+        36 31 0:33 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+        40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n";
+
+    fn points(layout: &Layout) -> Vec<(String, &str)> {
+        let point = |hierarchy: &Hierarchy| hierarchy.mount_point.to_str().map(str::len);
+        assert!(
+            layout
+                .hierarchies
+                .iter()
+                .all(|hierarchy| point(hierarchy).is_some())
+        );
+        layout
+            .hierarchies
+            .iter()
+            .map(|h| {
+                (
+                    h.controllers.join(","),
+                    h.mount_point.to_str().expect("is UTF-8"),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_hybrid_machine_is_v1_with_a_cgroup2_beside() {
+        let layout = Layout::parse(HYBRID_OWN, HYBRID_MOUNTS).expect("has hierarchies");
+        assert_eq!(layout.kind(), Kind::V1);
+        let expected = [
+            ("name=systemd".to_owned(), "/sys/fs/cgroup/systemd"),
+            ("devices".to_owned(), "/sys/fs/cgroup/devices"),
+            ("memory".to_owned(), "/sys/fs/cgroup/memory"),
+            ("cpu,cpuacct".to_owned(), "/sys/fs/cgroup/cpu,cpuacct"),
+            (String::new(), "/sys/fs/cgroup/unified"),
+        ];
+        assert_eq!(points(&layout), expected);
+        let memory = &layout.hierarchies()[2];
+        assert_eq!(
+            memory.own_dir(),
+            Path::new("/sys/fs/cgroup/memory/sessions/1")
+        );
+    }
+
+    #[test]
+    fn layouts() {
+        let v2 = "25 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let net_cls = "26 1 0:10 / /sys/fs/cgroup/net_cls rw - cgroup net_cls rw,net_cls\n";
+        let named = "27 1 0:11 / /run/mine rw - cgroup none rw,name=mine\n";
+        let elsewhere = "25 1 0:9 / /cg rw - cgroup2 cgroup2 rw\n";
+        let memory = "26 1 0:10 / /cg1/memory rw - cgroup memory rw,memory\n";
+        let table = [
+            ("0::/\n", v2.to_owned(), Some((Kind::V2, 1))),
+            (
+                "3:net_cls:/\n0::/\n",
+                format!("{v2}{net_cls}"),
+                Some((Kind::V2, 1)),
+            ),
+            (
+                "3:name=mine:/\n0::/\n",
+                format!("{named}{elsewhere}"),
+                Some((Kind::V2, 1)),
+            ),
+            (
+                "3:memory:/\n0::/\n",
+                format!("{elsewhere}{memory}"),
+                Some((Kind::V1, 2)),
+            ),
+            ("3:memory:/\n0::/\n", memory.to_owned(), Some((Kind::V1, 1))),
+            ("3:name=mine:/\n", named.to_owned(), None),
+            ("3:memory:/\n0::/\n", String::new(), None),
+        ];
+        for (own, mounts, expected) in table {
+            let layout = Layout::parse(own, &mounts).ok();
+            let found = layout.map(|layout| (layout.kind(), layout.hierarchies().len()));
+            assert_eq!(found, expected, "{mounts}");
+        }
+    }
+
+    #[test]
+    fn the_usual_mount_wins_over_one_in_another_root() {
+        let mounts = "\
+            25 1 0:9 /x /var/lib/c/sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+            26 1 0:9 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let layout = Layout::parse("3:memory:/\n", mounts).expect("has a hierarchy");
+        assert_eq!(
+            points(&layout),
+            [("memory".to_owned(), "/sys/fs/cgroup/memory")]
+        );
+    }
+
+    #[test]
+    fn own_directories() {
+        let table = [
+            ("/", "/a/b", "/m/a/b"),
+            ("/", "/", "/m"),
+            ("/docker/x", "/docker/x", "/m"),
+            ("/docker/x", "/docker/x/y", "/m/y"),
+            ("/docker/x", "/elsewhere", "/m"),
+            ("/..", "/", "/m"),
+        ];
+        for (mount_root, own, expected) in table {
+            let hierarchy = Hierarchy {
+                controllers: vec!["memory".into()],
+                mount_point: "/m".into(),
+                mount_root: mount_root.into(),
+                own: own.into(),
+            };
+            assert_eq!(
+                hierarchy.own_dir(),
+                Path::new(expected),
+                "{mount_root} {own}"
+            );
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        let table = [
+            ("/a\\040b", "/a b"),
+            ("/a\\134b", "/a\\b"),
+            ("/a\\9b\\", "/a\\9b\\"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(unescape(text), Path::new(expected));
+        }
+    }
+}
