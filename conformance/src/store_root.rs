@@ -54,6 +54,14 @@ impl StoreRoot {
         self.directory.path().join("root")
     }
 
+    /// Where the store's own directories lie: the file system mounted in the
+    /// root, or the root itself where it is on btrfs.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        let mounted = self.path().join("store");
+        if mounted.is_dir() { mounted } else { self.path() }
+    }
+
     /// A place for a test's own files, beside the store.
     #[must_use]
     pub fn beside(&self, name: &str) -> PathBuf {
@@ -129,18 +137,20 @@ impl StoreRoot {
     #[track_caller]
     pub fn bundle(&self, reference: &str, id: &str) -> PathBuf {
         self.run(&["bundle", reference, "--name", id]).success();
-        self.path().join("bundles").join(id)
+        self.directory().join("bundles").join(id)
     }
 
-    /// What the store holds, as paths from its root: every file and directory
-    /// but those inside of layers and root file systems, in order.
+    /// What the store holds, as paths from its directory: every file and
+    /// directory but locks, and those inside of layers and root file systems,
+    /// in order.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn inventory(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
-        let root = self.path();
+        let root = self.directory();
         list(&root, &root, &mut found)?;
+        found.retain(|path| !path.starts_with("locks/"));
         found.sort();
         Ok(found)
     }
@@ -153,7 +163,7 @@ impl StoreRoot {
     pub fn subvolumes(&self) -> Result<Vec<String>> {
         let output = Command::new("btrfs")
             .args(["subvolume", "list"])
-            .arg(self.path())
+            .arg(self.directory())
             .output();
         let output = output.context("run btrfs (Debian package btrfs-progs)")?;
         let said = String::from_utf8_lossy(&output.stderr);

@@ -64,7 +64,7 @@ impl Bundles {
     }
 
     pub(super) fn directory(&self) -> std::path::PathBuf {
-        self.store.path().join("bundles").join(self.id())
+        self.store.directory().join("bundles").join(self.id())
     }
 
     pub(super) fn read_config(&self) -> Value {
@@ -348,7 +348,7 @@ fn the_default_bundle_is_confined() {
 fn a_bundle_lies_where_it_is_asked_for_on_the_stores_file_system() {
     let mut bundles = Bundles::new();
     let reference = bundles.pull(&image_of([vec![Entry::file("f", "1")]]));
-    let inside = bundles.store.path().join("bundles").join("by-path");
+    let inside = bundles.store.directory().join("bundles").join("by-path");
     bundles
         .store
         .run(&["bundle", &reference, inside.to_str().unwrap()])

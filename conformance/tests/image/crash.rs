@@ -9,7 +9,7 @@ use conformance::hostile::{Answer, Delivery};
 use conformance::images::{self, Image, ImageBuilder};
 use conformance::{HostileRegistry, Registry, StoreRoot, tree};
 
-use super::{is_blob_request, small_image, state};
+use super::{is_blob_request, made_store, small_image, state};
 
 /// An image that takes some time to unpack.
 fn image() -> Image {
@@ -27,8 +27,7 @@ fn a_pull_killed_at_many_instants_leaves_a_store_that_the_next_one_cleans() {
     let registry = Registry::start().unwrap();
     let reference = registry.push(&image(), "image", "latest").unwrap();
     let (whole, duration) = pulled_and_pruned(&reference);
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let (instants, mut killed) = (24, 0);
     for instant in 0..instants {
         let mut child = store
@@ -60,8 +59,7 @@ fn a_pull_killed_at_many_instants_leaves_a_store_that_the_next_one_cleans() {
 
 /// What a store holds after one undisturbed pull, and how long that took.
 fn pulled_and_pruned(reference: &str) -> ((Vec<String>, Vec<String>), Duration) {
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let start = Instant::now();
     store.run(&["pull", "--quiet", reference]).success();
     (state(&store), start.elapsed())
@@ -74,8 +72,7 @@ fn what_a_killed_pull_had_made_is_whole_or_not_there() {
     let undisturbed = StoreRoot::new().unwrap();
     undisturbed.run(&["pull", "--quiet", &reference]).success();
     let want = tree::read_tree(&undisturbed.bundle(&reference, "one").join("rootfs")).unwrap();
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     for milliseconds in [15, 40, 80, 160, 320] {
         let mut child = store
             .command(&["pull", "--quiet", &reference])
@@ -158,8 +155,7 @@ fn an_interrupted_pull_ends_at_once_and_tells_nothing_false() {
         Some(answer.delivery(Delivery::StallAfter(1000)))
     })
     .unwrap();
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let reference = server.serve(&self::image(), "image", "latest");
     let mut child = store
         .command(&["pull", "--quiet", &reference])
@@ -196,8 +192,7 @@ fn two_pulls_of_one_image_at_once_do_the_work_once() {
     let registry = Registry::start().unwrap();
     let image = image();
     let reference = registry.push(&image, "image", "latest").unwrap();
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let start = || {
         store
             .command(&["pull", "--quiet", &reference])
@@ -222,8 +217,7 @@ fn two_pulls_of_one_image_at_once_do_the_work_once() {
 fn of_two_pulls_one_may_be_killed_and_the_other_goes_on() {
     let registry = Registry::start().unwrap();
     let reference = registry.push(&image(), "image", "latest").unwrap();
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     for milliseconds in [20, 60, 120] {
         let mut first = store
             .command(&["pull", "--quiet", &reference])
@@ -270,8 +264,7 @@ fn removing_an_image_removes_its_layers_and_no_others() {
 #[test]
 fn a_removed_store_entry_leaves_no_subvolume_behind() {
     let registry = Registry::start().unwrap();
-    let store = StoreRoot::new().unwrap();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let empty = state(&store);
     let reference = registry.push(&image(), "image", "latest").unwrap();
     store.run(&["pull", &reference]).success();

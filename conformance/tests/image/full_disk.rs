@@ -79,7 +79,7 @@ fn a_full_disk_is_told_and_nothing_is_left() {
     assert!(line.contains("space"), "{line}");
     assert_unchanged(&store, &before);
     // What was there still works, and so does a pull that fits.
-    assert!(store.path().join("bundles").exists());
+    assert!(store.directory().join("bundles").exists());
     let small = server.serve(&small_image("small"), "small", "latest");
     store.run(&["pull", &small]).success();
     assert!(store.bundle(&small, "one").join("rootfs/name").exists());

@@ -339,7 +339,7 @@ fn a_background_containers_output_is_kept_until_it_is_removed() {
         .success();
     let log = front
         .store
-        .path()
+        .directory()
         .join("bundles")
         .join(&name)
         .join("output.log");
@@ -442,7 +442,7 @@ fn the_container_is_isolated_and_the_host_untouched() {
     assert_eq!(lines.get(1), Some(&"1"), "its own PID namespace: {output}");
     let host_name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_ne!(lines[0], host_name.trim(), "its own host name: {output}");
-    let below = front.store.path().join("bundles");
+    let below = front.store.directory().join("bundles");
     let mounts = mount_table::current()
         .into_iter()
         .filter(|mount| mount.point.starts_with(&below));

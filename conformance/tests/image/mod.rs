@@ -2,7 +2,10 @@
 //! on real btrfs, judged by what lies there afterwards.
 //!
 //! `IMAGE_TOOL=umoci` has the suites of trees judge skopeo and umoci instead.
-#![expect(clippy::unwrap_used, reason = "a test ends where one of its steps fails")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where one of its steps fails"
+)]
 
 mod bad_answers;
 mod bad_documents;
@@ -24,7 +27,7 @@ use std::path::PathBuf;
 
 use conformance::http::Request;
 use conformance::images::{Entry, Image, ImageBuilder, Layer};
-use conformance::{StoreRoot, umoci};
+use conformance::{HostileRegistry, StoreRoot, umoci};
 
 /// The root file system that the tool under test makes of an image.
 #[track_caller]
@@ -50,6 +53,20 @@ fn image_of<const N: usize>(layers: [Vec<Entry>; N]) -> Image {
 /// An image of one small layer, with its name in the file `name`.
 fn small_image(name: &str) -> Image {
     image_of([vec![Entry::dir("."), Entry::file("name", name)]])
+}
+
+/// A store that has been made and holds nothing.
+#[track_caller]
+fn made_store() -> StoreRoot {
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    let reference = server.serve(&small_image("first"), "first", "latest");
+    store.run(&["pull", "--quiet", &reference]).success();
+    store.run(&["rm", &reference]).success();
+    store.run(&["prune"]).success();
+    store
 }
 
 /// Whether a blob is asked for.

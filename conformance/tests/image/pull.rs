@@ -7,7 +7,7 @@ use std::fs;
 use conformance::images::{self, Documents, ImageBuilder, Index};
 use conformance::{HostileRegistry, Registry, StoreRoot};
 
-use super::small_image;
+use super::{made_store, small_image};
 
 fn setup() -> (Registry, StoreRoot) {
     (Registry::start().unwrap(), StoreRoot::new().unwrap())
@@ -165,10 +165,10 @@ fn a_tag_that_moved_is_pulled_anew() {
 
 #[test]
 fn quiet_says_at_most_the_digest() {
-    let (registry, store) = setup();
+    let registry = Registry::start().unwrap();
     let image = small_image("image");
     let reference = registry.push(&image, "image", "latest").unwrap();
-    store.run(&["ls"]);
+    let store = made_store();
     let output = store.run(&["pull", "--quiet", &reference]);
     output.success();
     assert_eq!(output.stderr, "");
@@ -279,7 +279,7 @@ fn plain_http_is_for_loopback_and_for_registries_named_insecure() {
 
 #[test]
 fn many_images_are_pulled_at_once_into_one_store() {
-    let (registry, store) = setup();
+    let registry = Registry::start().unwrap();
     let base = images::busybox_layer().unwrap();
     let references: Vec<String> = (0..4)
         .map(|number| {
@@ -290,7 +290,7 @@ fn many_images_are_pulled_at_once_into_one_store() {
                 .unwrap()
         })
         .collect();
-    store.run(&["ls"]).success();
+    let store = made_store();
     let children: Vec<_> = references
         .iter()
         .map(|name| store.command(&["pull", "--quiet", name]).spawn().unwrap())
