@@ -71,21 +71,23 @@ impl Store {
     /// When the record is unreadable or the lock cannot be had.
     pub fn claim(&self, chain_id: &Digest, waiting: &dyn Fn()) -> Result<Claim, StoreError> {
         let path = self.lock_path(&layer_lock(chain_id));
+        let mut waited = false;
         loop {
-            if self.layer(chain_id)?.is_some() {
+            if waited || self.layer(chain_id)?.is_some() {
+                // Shared, because its maker goes on holding it so.
                 let lock = Lock::shared(&path)?;
-                // It may have been removed before the lock was had.
                 if let Some(record) = self.layer(chain_id)? {
                     return Ok(Claim::Held(Held { record, _lock: lock }));
                 }
             }
-            let lock = match Lock::try_exclusive(&path)? {
-                Some(lock) => lock,
-                None => {
+            let Some(lock) = Lock::try_exclusive(&path)? else {
+                if !waited {
                     waiting();
-                    Lock::exclusive(&path)?
                 }
+                waited = true;
+                continue;
             };
+            waited = false;
             // Another process may have made it before the lock was had.
             if self.layer(chain_id)?.is_none() {
                 let chain_id = chain_id.clone();

@@ -27,7 +27,7 @@ mod xattr;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use nix::sched::{CloneFlags, unshare};
@@ -38,7 +38,7 @@ use crate::errno::CallError;
 use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 
 pub use decompress::Compression;
-pub use in_root::PathError;
+pub use in_root::{PathError, make_dirs, read_file};
 pub use layer::{Applied, EntryError, LayerError};
 pub use tar_stream::TarError;
 pub use xattr::XattrError;
@@ -138,6 +138,8 @@ pub type OpenBlob<'scope> = Box<dyn FnOnce() -> io::Result<Box<dyn Read + Send>>
 pub struct Decoding<'scope> {
     tar: ChunkReader,
     expected: Expected,
+    /// Whether an error further down is worth reading the rest of the blob.
+    explain: Arc<AtomicBool>,
     fetch: ScopedJoinHandle<'scope, io::Result<()>>,
     decompress: ScopedJoinHandle<'scope, Result<Digest, UnpackError>>,
 }
@@ -156,8 +158,13 @@ pub fn decode<'scope>(
     let (tar_writer, tar) = pipe::pipe(PIPE_DEPTH);
     let total = Arc::new(AtomicU64::new(0));
     let (total_fetched, size) = (Arc::clone(&total), expected.blob_bytes);
+    let explain = Arc::new(AtomicBool::new(false));
+    let is_explained = Arc::clone(&explain);
     let fetch = scope.spawn(move || {
-        fetch_blob(open, blob_writer, size, |bytes| {
+        let read_on = |read: u64| {
+            is_explained.load(Ordering::Relaxed) && size.saturating_sub(read) <= EXPLAIN_BYTES
+        };
+        fetch_blob(open, blob_writer, read_on, |bytes| {
             total.fetch_add(bytes, Ordering::Relaxed);
             fetched(bytes);
         })
@@ -174,6 +181,7 @@ pub fn decode<'scope>(
     Decoding {
         tar,
         expected,
+        explain,
         fetch,
         decompress,
     }
@@ -192,6 +200,7 @@ impl Decoding<'_> {
         warn: &mut (dyn FnMut(String) + Send),
     ) -> Result<Applied, UnpackError> {
         let tar = self.tar;
+        self.explain.store(true, Ordering::Relaxed);
         let applied = std::thread::scope(|scope| {
             scope
                 .spawn(move || {
@@ -236,7 +245,7 @@ fn without_umask() -> Result<(), UnpackError> {
 fn fetch_blob(
     open: OpenBlob<'_>,
     pipe: ChunkWriter,
-    size: u64,
+    read_on: impl Fn(u64) -> bool,
     fetched: impl Fn(u64),
 ) -> io::Result<()> {
     let mut read = 0;
@@ -248,7 +257,7 @@ fn fetch_blob(
                     read += count as u64;
                     fetched(count as u64);
                 }
-                Err(ReaderGone) if size.saturating_sub(read) <= EXPLAIN_BYTES => {
+                Err(ReaderGone) if read_on(read) => {
                     return io::copy(&mut reader, &mut io::sink()).map(drop);
                 }
                 Err(ReaderGone) => return Ok(()),

@@ -1,0 +1,200 @@
+//! Bundle: a writable snapshot of an image and a config.json for it.
+//!
+//! ```text
+//! by name       <store>/bundles/<id>/{config.json,rootfs,gocker.json}
+//! by directory  <dir>/config.json, whose root.path is
+//!               <store>/bundles/<id>/rootfs, because a snapshot cannot leave
+//!               its file system; <id> is the directory's name and a hash
+//! ```
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use bundles::Bundle;
+
+use super::runtime_config::{self, Overrides, Parts};
+use super::{NotPulled, Progress, find_image, user};
+use crate::digest::Digest;
+use crate::errno::CallError;
+use crate::image::ImageConfig;
+use crate::reference::Reference;
+use crate::store::{BundleDraft, BundleId, BundleRecord, HoldKind, ImageRecord, Store, now};
+use crate::unpack::make_dirs;
+
+/// Where a bundle is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In the store, by a name.
+    Named(BundleId),
+    /// In a directory, which may exist if it has no config.json.
+    Directory(PathBuf),
+}
+
+/// What bundle to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BundleRequest {
+    /// The image, which was pulled.
+    pub reference: Reference,
+    /// Where.
+    pub place: Place,
+    /// Where it differs from the image.
+    pub overrides: Overrides,
+}
+
+/// Makes a bundle.
+///
+/// # Errors
+/// When the image was not pulled or gives no runtime config, the name or the
+/// directory is taken, or the disk is full. Nothing is left behind then.
+pub fn bundle(
+    store: &Store,
+    request: &BundleRequest,
+    progress: &dyn Progress,
+) -> anyhow::Result<BundleRecord> {
+    let name = request.reference.familiar();
+    try_bundle(store, request, progress).with_context(|| format!("bundle {name:?}"))
+}
+
+fn try_bundle(
+    store: &Store,
+    request: &BundleRequest,
+    progress: &dyn Progress,
+) -> anyhow::Result<BundleRecord> {
+    let (image, _hold) = hold_image(store, &request.reference)?;
+    let bytes = store.blob(&image.config)?;
+    let bytes = bytes.with_context(|| format!("config {} is missing", image.config))?;
+    let config = ImageConfig::parse(&bytes).with_context(|| format!("config {}", image.config))?;
+    // What can be refused is refused before anything is made.
+    let args = runtime_config::args(&config, &request.overrides)?;
+    let outside = match &request.place {
+        Place::Named(_) => None,
+        Place::Directory(directory) => Some(OutsideDirectory::make(directory)?),
+    };
+    let id = match (&request.place, &outside) {
+        (Place::Named(id), _) => id.clone(),
+        (_, Some(outside)) => id_of(&outside.path)?,
+        (Place::Directory(directory), None) => id_of(directory)?,
+    };
+    let draft = store.begin_bundle(&id, image.layers.last())?;
+    let rootfs = draft.rootfs_path();
+    let (directory, root_path) = match &outside {
+        None => (draft.directory().to_owned(), Path::new("rootfs")),
+        Some(outside) => (outside.path.clone(), rootfs.as_path()),
+    };
+    let Some(root_path) = root_path.to_str() else {
+        bail!("the store's path {rootfs:?} is not UTF-8, so config.json cannot name it");
+    };
+    write_config(&draft, &config, request, (&directory, root_path, id.as_str()), progress)?;
+    let record = BundleRecord {
+        id: id.to_string(),
+        reference: request.reference.familiar(),
+        manifest: image.manifest,
+        directory,
+        rootfs: rootfs.clone(),
+        args,
+        created: now(),
+    };
+    draft.finish(&record)?;
+    if let Some(outside) = outside {
+        outside.keep();
+    }
+    Ok(record)
+}
+
+/// The image, held so that nobody removes it before the bundle refers to it.
+fn hold_image(
+    store: &Store,
+    reference: &Reference,
+) -> anyhow::Result<(ImageRecord, crate::store::Lock)> {
+    loop {
+        let image = find_image(store, reference)?;
+        let image = image.ok_or_else(|| NotPulled(reference.familiar()))?;
+        let hold = store.hold(HoldKind::Image, &image.manifest)?;
+        if store.image(&image.manifest)?.is_some() {
+            return Ok((image, hold));
+        }
+    }
+}
+
+fn write_config(
+    draft: &BundleDraft<'_>,
+    config: &ImageConfig,
+    request: &BundleRequest,
+    (directory, root_path, id): (&Path, &str, &str),
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    let overrides = &request.overrides;
+    let user = overrides.user.as_deref().unwrap_or(&config.config.user);
+    let ids = user::find(draft.rootfs().as_fd(), user)?;
+    let parts = Parts {
+        config,
+        overrides,
+        ids: &ids,
+        root_path,
+        hostname: overrides.hostname.as_deref().unwrap_or(id),
+    };
+    let mut warn = |text: String| progress.warn(&text);
+    let spec = runtime_config::convert(bundles::defaults::spec(), &parts, &mut warn)?;
+    let cwd = runtime_config::cwd(config, overrides)?;
+    let volumes = runtime_config::volumes(config)?;
+    for directory in volumes.into_iter().chain([cwd.as_str()]) {
+        let root = draft.rootfs().try_clone().context("dup")?;
+        make_dirs(root, directory.as_bytes())
+            .with_context(|| format!("make {directory:?} in the root"))?;
+    }
+    Bundle::write(directory, &spec)?;
+    Ok(())
+}
+
+/// An id for a bundle in a directory: for people its name, for uniqueness a
+/// hash of its path.
+fn id_of(directory: &Path) -> anyhow::Result<BundleId> {
+    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let name: String = name.unwrap_or_default().chars().filter(allowed).take(40).collect();
+    let hash = Digest::of(directory.as_os_str().as_encoded_bytes());
+    Ok(format!("dir-{name}-{}", &hash.hex()[..12]).parse()?)
+}
+
+/// A bundle's directory outside of the store. Dropping it takes away what was
+/// made of it.
+struct OutsideDirectory {
+    path: PathBuf,
+    made: bool,
+    kept: bool,
+}
+
+impl OutsideDirectory {
+    fn make(path: &Path) -> anyhow::Result<Self> {
+        let made = !path.exists();
+        fs::create_dir_all(path).map_err(|error| CallError::new("mkdir", path, error))?;
+        let path = fs::canonicalize(path).map_err(|e| CallError::new("realpath", path, e))?;
+        if path.join(Bundle::CONFIG_JSON).exists() {
+            bail!("{path:?} has a config.json already");
+        }
+        Ok(Self {
+            path,
+            made,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for OutsideDirectory {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // The error that led here is the one to report.
+        drop(fs::remove_file(self.path.join(Bundle::CONFIG_JSON)));
+        if self.made {
+            drop(fs::remove_dir(&self.path));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What a user can ask for, one file each: joins registry, store and unpack,
+//! which do not know each other.
+//!
+//! ```text
+//! pull     registry -> documents -> unpack -> names
+//! unpack   store <- layers <- blobs
+//! bundle   store, image config -> writable snapshot, config.json
+//! list, inspect, remove, prune, unbundle   store
+//! ```
+
+mod bundle;
+mod inspect;
+mod list;
+mod prune;
+mod pull;
+mod remove;
+mod runtime_config;
+mod unbundle;
+mod unpack;
+mod user;
+
+use anyhow::Context as _;
+
+use crate::digest::Digest;
+use crate::errno::CallError;
+use crate::loop_device::LoopError;
+use crate::reference::Reference;
+use crate::registry::RegistryError;
+use crate::store::{ImageRecord, Options, Store, StoreError};
+
+pub use bundle::{BundleRequest, Place, bundle};
+pub use inspect::{Inspection, inspect};
+pub use list::{Listed, list};
+pub use prune::prune;
+pub use pull::{PullOptions, Pulled, pull};
+pub use remove::{RemovedImage, remove};
+pub use runtime_config::{Network, Overrides, Volumes};
+pub use unbundle::{find_bundle, unbundle};
+
+/// What an operation says while it goes on.
+pub trait Progress: Sync {
+    /// Something happened to the layer that the blob `layer` holds.
+    fn layer(&self, layer: &Digest, event: LayerEvent);
+    /// Something that a user should know.
+    fn warn(&self, text: &str);
+    /// Something that goes on, said once.
+    fn note(&self, text: &str);
+}
+
+/// What happens to a layer, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerEvent {
+    /// It is here already; nothing more follows.
+    Exists,
+    /// Another process unpacks it; it is waited for.
+    Waiting,
+    /// It is about to be fetched, this many bytes.
+    Begin {
+        /// The size of its blob.
+        bytes: u64,
+    },
+    /// This many more bytes came in.
+    Advance {
+        /// Since the last event.
+        bytes: u64,
+    },
+    /// It is unpacked, verified and in the store.
+    Done,
+}
+
+/// Opens the store, made if it is missing, and removes what killed commands
+/// left in it.
+///
+/// # Errors
+/// When it cannot be made or opened.
+pub fn open_store(options: &Options, progress: &dyn Progress) -> anyhow::Result<Store> {
+    let open = || -> Result<Store, StoreError> {
+        let store = Store::open(options, &|text| progress.note(text))?;
+        store.sweep()?;
+        Ok(store)
+    };
+    open().with_context(|| format!("open store {:?}", options.root))
+}
+
+/// Opens the store if there is one; nothing is made.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn find_store(options: &Options) -> anyhow::Result<Option<Store>> {
+    Store::find(options).with_context(|| format!("open store {:?}", options.root))
+}
+
+/// What a user can do about `error`, if anything in its chain knows.
+#[must_use]
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<RegistryError>() {
+            return error.hint();
+        }
+        // An io::Error shows its content, but does not name it as its cause.
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<RegistryError>()) {
+            return error.hint();
+        }
+        if let Some(error) = cause.downcast_ref::<StoreError>() {
+            return error.hint().map(str::to_owned);
+        }
+        if let Some(error) = cause.downcast_ref::<LoopError>() {
+            return error.hint().map(str::to_owned);
+        }
+        let is_full = cause.downcast_ref::<CallError>().is_some_and(CallError::is_full);
+        is_full.then(|| "remove images that are not needed (rm, prune)".to_owned())
+    })
+}
+
+/// The whole name that the store knows a reference by. Beside a digest, a tag
+/// says nothing and is left out.
+#[must_use]
+pub fn stored_name(reference: &Reference) -> String {
+    match reference.digest() {
+        Some(digest) => reference.with_digest(digest.clone()).to_string(),
+        None => reference.to_string(),
+    }
+}
+
+/// The image that `reference` stands for here; None if it was not pulled.
+///
+/// # Errors
+/// When the store is unreadable.
+pub fn find_image(
+    store: &Store,
+    reference: &Reference,
+) -> Result<Option<ImageRecord>, StoreError> {
+    if let Some(name) = store.reference(&stored_name(reference))? {
+        return store.image(&name.manifest);
+    }
+    // Pulled by a tag, and now asked for by what the tag stood for.
+    let Some(digest) = reference.digest() else {
+        return Ok(None);
+    };
+    let repository = reference.name();
+    for name in store.references()? {
+        let is_same = name.manifest == *digest || name.resolved == *digest;
+        let is_in_repository = (name.reference.parse::<Reference>())
+            .is_ok_and(|reference| reference.name() == repository);
+        if is_same && is_in_repository {
+            return store.image(&name.manifest);
+        }
+    }
+    Ok(None)
+}
+
+/// An image that was asked for is not in the store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("image {0:?} is not here")]
+pub struct NotPulled(pub String);

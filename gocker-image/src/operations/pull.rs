@@ -1,0 +1,152 @@
+//! Pull: from a reference to layers in the store and a name for them.
+//!
+//! ```text
+//! resolve -> choose the platform -> manifest -> config -> layers -> image -> name
+//! ```
+//!
+//! Everything is fetched by digest after the first answer, and everything is
+//! held by locks until the name refers to it.
+
+use anyhow::{Context, bail};
+
+use super::unpack::{self, Layer};
+use super::{Progress, stored_name};
+use crate::digest::Digest;
+use crate::image::{Document, ImageConfig, Manifest, PlatformChoice};
+use crate::reference::Reference;
+use crate::registry::{Client, DOCUMENT_LIMIT, FetchedManifest};
+use crate::store::{HoldKind, ImageRecord, RefRecord, Store, now};
+use crate::unpack::Budgets;
+
+/// What to pull.
+#[derive(Debug, Clone)]
+pub struct PullOptions {
+    /// The image.
+    pub reference: Reference,
+    /// Which one of an index.
+    pub platform: PlatformChoice,
+    /// How much each layer may bring.
+    pub budgets: Budgets,
+}
+
+/// What was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The name that it has in the store.
+    pub reference: String,
+    /// The image.
+    pub image: ImageRecord,
+    /// What the reference was resolved to: the index if there is one.
+    pub resolved: Digest,
+    /// How many layers were fetched; the others were here.
+    pub fetched_layers: usize,
+}
+
+/// Pulls an image into the store.
+///
+/// # Errors
+/// When the registry does not have it, something is not what it should be, or
+/// the disk is full. Layers that were finished stay.
+pub fn pull(
+    store: &Store,
+    client: &Client,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> anyhow::Result<Pulled> {
+    let name = options.reference.familiar();
+    try_pull(store, client, options, progress).with_context(|| format!("pull {name:?}"))
+}
+
+fn try_pull(
+    store: &Store,
+    client: &Client,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> anyhow::Result<Pulled> {
+    let reference = &options.reference;
+    let resolved = client.resolve(reference)?;
+    let resolved_digest = resolved.digest.clone();
+    let (fetched, manifest) = choose_manifest(client, options, resolved)?;
+    let _holds = [
+        store.hold(HoldKind::Blob, &fetched.digest)?,
+        store.hold(HoldKind::Blob, &manifest.config.digest)?,
+        store.hold(HoldKind::Image, &fetched.digest)?,
+    ];
+    let config_bytes = match store.blob(&manifest.config.digest)? {
+        Some(bytes) => bytes,
+        None => client
+            .blob_bytes(reference, &manifest.config, DOCUMENT_LIMIT)
+            .with_context(|| format!("config {}", manifest.config.digest))?,
+    };
+    let config = read_config(&config_bytes, &manifest, options, progress)
+        .with_context(|| format!("config {}", manifest.config.digest))?;
+    store.put_blob(&fetched.digest, &fetched.bytes)?;
+    store.put_blob(&manifest.config.digest, &config_bytes)?;
+
+    let layers: Vec<Layer> = Layer::of(&manifest, &config);
+    let open = |layer: &Layer| unpack::open_blob(client, reference, &layer.blob);
+    let unpacked = unpack::unpack_layers(store, &layers, &options.budgets, &open, progress)?;
+
+    let (documents, config_size) = (fetched.bytes.len() as u64, config_bytes.len() as u64);
+    let image = ImageRecord {
+        manifest: fetched.digest,
+        config: manifest.config.digest.clone(),
+        layers: config.chain_ids(),
+        platform: config.platform().to_string(),
+        transfer_bytes: manifest.transfer_bytes() + documents + config_size,
+        content_bytes: unpacked.held.iter().map(|held| held.record.bytes).sum(),
+        created: config.created,
+        pulled: now(),
+    };
+    store.put_image(&image)?;
+    let name = stored_name(reference);
+    store.put_reference(&RefRecord {
+        reference: name.clone(),
+        manifest: image.manifest.clone(),
+        resolved: resolved_digest.clone(),
+        updated: now(),
+    })?;
+    Ok(Pulled {
+        reference: name,
+        image,
+        resolved: resolved_digest,
+        fetched_layers: unpacked.fetched,
+    })
+}
+
+/// The manifest itself, or the one that an index has for the platform.
+fn choose_manifest(
+    client: &Client,
+    options: &PullOptions,
+    resolved: FetchedManifest,
+) -> anyhow::Result<(FetchedManifest, Manifest)> {
+    let fetched = match &resolved.document {
+        Document::Manifest(_) => resolved,
+        Document::Index(index) => {
+            let descriptor = index.select(&options.platform)?;
+            client.manifest(&options.reference, descriptor)?
+        }
+    };
+    match fetched.document.clone() {
+        Document::Manifest(manifest) => Ok((fetched, manifest)),
+        Document::Index(_) => bail!("index {}: it is listed in another index", fetched.digest),
+    }
+}
+
+fn read_config(
+    bytes: &[u8],
+    manifest: &Manifest,
+    options: &PullOptions,
+    progress: &dyn Progress,
+) -> anyhow::Result<ImageConfig> {
+    let config = ImageConfig::parse(bytes)?;
+    manifest.check_config(&config)?;
+    config.check_platform(&options.platform)?;
+    if config.is_foreign() {
+        progress.warn(&format!(
+            "the image is for {}, which this machine is not",
+            config.platform()
+        ));
+    }
+    Ok(config)
+}
