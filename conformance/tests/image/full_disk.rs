@@ -166,9 +166,11 @@ fn an_unmounted_store_is_mounted_again_with_all_that_it_held() {
 
 #[test]
 fn a_root_that_cannot_be_made_is_told() {
-    let store = StoreRoot::new().unwrap();
+    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let reference = server.serve(&small_image("image"), "image", "latest");
     fs::write(store.beside("file"), "").unwrap();
     fs::remove_dir(store.path()).unwrap();
     std::os::unix::fs::symlink(store.beside("file"), store.path()).unwrap();
-    store.run(&["ls"]).one_line_failure();
+    let output = store.run(&["pull", "--quiet", &reference]);
+    assert!(output.one_line_failure().contains(store.path().to_str().unwrap()), "{output}");
 }
