@@ -12,12 +12,20 @@
 //! `store` and `unpack` do not know each other; only `operations` joins them.
 
 pub mod btrfs;
+pub mod cli;
+mod commands;
 pub mod digest;
 pub mod errno;
+pub mod front;
 pub mod image;
 pub mod loop_device;
 pub mod operations;
+mod progress;
 pub mod reference;
 pub mod registry;
+pub mod report;
 pub mod store;
+mod table;
 pub mod unpack;
+
+pub use commands::run;

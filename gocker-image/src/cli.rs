@@ -1,0 +1,298 @@
+//! The command line of `gocker-image`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::image::Platform;
+use crate::operations::{Network, Volumes};
+use crate::reference::Reference;
+use crate::store::BundleId;
+
+/// Pulls OCI and Docker images into btrfs subvolumes and makes runnable bundles
+/// of them.
+#[derive(Debug, Parser)]
+#[command(name = "gocker-image", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// Where images, layers and bundles are kept
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/gocker"
+    )]
+    pub(crate) root: PathBuf,
+    /// Size of the file system that is made in a sparse file where DIR is not on btrfs
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) loop_size: Option<u64>,
+    /// Reach this registry by http instead of https (those on loopback always are)
+    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch an image and unpack its layers
+    Pull(PullArgs),
+    /// Make a bundle: a config.json and a writable root file system
+    Bundle(Box<BundleArgs>),
+    /// Remove bundles and their root file systems
+    Unbundle(UnbundleArgs),
+    /// List the images
+    #[command(visible_alias = "list")]
+    Ls(ListArgs),
+    /// Remove names of images, and what then nothing refers to
+    Rm(RemoveArgs),
+    /// Show an image's manifest, config and chain of layers as JSON
+    Inspect(InspectArgs),
+    /// Remove layers, blobs and rubbish that nothing refers to
+    Prune(PruneArgs),
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PullArgs {
+    /// The image: [registry/]repository[:tag][@digest]
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Reference,
+    /// The platform, instead of this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub(crate) platform: Option<Platform>,
+    /// Show no progress, print only the image's digest
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How the result is written; progress goes to standard error
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Print names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How the list is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RemoveArgs {
+    /// The images
+    #[arg(value_name = "REF", required = true)]
+    pub(crate) references: Vec<Reference>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The image
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Reference,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PruneArgs {
+    /// Remove images with names too, unless a bundle was made of them
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UnbundleArgs {
+    /// The bundles: their directories, or the names that they were made by
+    #[arg(value_name = "DIR|NAME", required = true)]
+    pub(crate) bundles: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BundleArgs {
+    /// The image, which must have been pulled
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Reference,
+    /// The directory to make. It must be on the store's file system
+    #[arg(
+        value_name = "DIR",
+        required_unless_present = "name",
+        conflicts_with = "name"
+    )]
+    pub(crate) dir: Option<PathBuf>,
+    /// Make the bundle within the store, by this name
+    #[arg(long, value_name = "ID")]
+    pub(crate) name: Option<BundleId>,
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
+    /// The container's network: one of its own with nothing but loopback, or the host's
+    #[arg(long, value_name = "none|host", default_value = "none", value_parser = parse_network)]
+    pub(crate) network: Network,
+    /// What becomes of the image's volumes: part of the root, or a tmpfs each
+    #[arg(long, value_name = "rootfs|tmpfs", default_value = "rootfs", value_parser = parse_volumes)]
+    pub(crate) volumes: Volumes,
+    /// The process gets a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// What to run instead of the image's Cmd, after "--"
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<String>,
+}
+
+/// What to run, where it differs from the image's config.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ProcessArgs {
+    /// Set a variable of the environment. Without "=" it gets the value that it has here
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Run as this user, by number or name: user[:group]
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// The working directory
+    #[arg(
+        short = 'w',
+        long = "workdir",
+        visible_alias = "cwd",
+        value_name = "DIR"
+    )]
+    pub(crate) cwd: Option<String>,
+    /// The host's name in the container
+    #[arg(long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// The first argument or arguments, instead of the image's Entrypoint
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+}
+
+/// Limits of what the container may use.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct LimitArgs {
+    /// The most memory, in bytes or with k, m, g behind
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) memory: Option<u64>,
+    /// The most processor time, in processors: 0.5, 2
+    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    pub(crate) cpus: Option<f64>,
+    /// The most processes and threads
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pids_limit: Option<u32>,
+}
+
+/// Reads `512m` as bytes.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower
+        .strip_suffix("ib")
+        .or_else(|| lower.strip_suffix('b'))
+        .unwrap_or(&lower);
+    let (digits, shift) = match number.strip_suffix(['k', 'm', 'g', 't']) {
+        None => (number, 0),
+        Some(digits) if number.ends_with('k') => (digits, 10),
+        Some(digits) if number.ends_with('m') => (digits, 20),
+        Some(digits) if number.ends_with('g') => (digits, 30),
+        Some(digits) => (digits, 40),
+    };
+    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: Option<u64> = digits.parse().ok().filter(|_| is_plain);
+    count
+        .and_then(|count| count.checked_mul(1 << shift))
+        .filter(|bytes| *bytes > 0 && i64::try_from(*bytes).is_ok())
+        .ok_or_else(|| "write a number of bytes, or one with k, m, g or t behind".to_owned())
+}
+
+/// Reads the two networks that there are.
+pub(crate) fn parse_network(text: &str) -> Result<Network, String> {
+    match text {
+        "none" => Ok(Network::Own),
+        "host" => Ok(Network::Host),
+        _ => Err("there are none and host".to_owned()),
+    }
+}
+
+/// Reads what volumes can become.
+pub(crate) fn parse_volumes(text: &str) -> Result<Volumes, String> {
+    match text {
+        "rootfs" => Ok(Volumes::InRootfs),
+        "tmpfs" => Ok(Volumes::Tmpfs),
+        _ => Err("there are rootfs and tmpfs".to_owned()),
+    }
+}
+
+fn parse_cpus(text: &str) -> Result<f64, String> {
+    let count: Option<f64> = text.parse().ok();
+    count
+        .filter(|count| count.is_finite() && *count >= 0.01 && *count <= 10_000.0)
+        .ok_or_else(|| "write a number of processors of at least 0.01".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_have_a_unit() {
+        let cases = [
+            ("1024", Some(1024)),
+            ("64k", Some(64 << 10)),
+            ("512m", Some(512 << 20)),
+            ("512MiB", Some(512 << 20)),
+            ("2G", Some(2 << 30)),
+            ("1tb", Some(1 << 40)),
+            ("5b", Some(5)),
+            ("0", None),
+            ("", None),
+            ("m", None),
+            ("-1", None),
+            ("+1", None),
+            ("1.5g", None),
+            ("1 g", None),
+            ("99999999999t", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_size(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn processors_are_positive() {
+        for (text, good) in [
+            ("0.5", true),
+            ("2", true),
+            ("0", false),
+            ("-1", false),
+            ("NaN", false),
+            ("inf", false),
+        ] {
+            assert_eq!(parse_cpus(text).is_ok(), good, "{text}");
+        }
+    }
+}

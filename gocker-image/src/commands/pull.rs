@@ -1,0 +1,85 @@
+//! `pull`: fetches an image and unpacks its layers.
+
+use serde::Serialize;
+
+use super::Context;
+use crate::cli::{Format, PullArgs};
+use crate::digest::Digest;
+use crate::image::PlatformChoice;
+use crate::operations::{self, Progress, PullOptions, Pulled};
+use crate::progress::size_text;
+use crate::report;
+use crate::store::Store;
+use crate::unpack::Budgets;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    reference: &'a str,
+    resolved: &'a Digest,
+    manifest: &'a Digest,
+    config: &'a Digest,
+    platform: &'a str,
+    chain_ids: &'a [Digest],
+    fetched_layers: usize,
+    transfer_bytes: u64,
+    content_bytes: u64,
+}
+
+/// Pulls and prints what was pulled: its digest alone if it is to be quiet.
+pub(crate) fn pull(context: &Context, args: &PullArgs) -> anyhow::Result<()> {
+    let quiet = args.quiet || args.format == Format::Json;
+    let progress = context.progress(args.quiet);
+    let store = context.store(&progress)?;
+    let pulled = pull_quietly(context, &store, args, &progress)?;
+    drop(progress);
+    let text = match (args.format, quiet) {
+        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(&answer(&pulled))?),
+        (Format::Text, true) => format!("{}\n", pulled.image.manifest),
+        (Format::Text, false) => summary(&pulled),
+    };
+    Ok(report::print(&text)?)
+}
+
+/// Pulls without a word on standard output.
+pub(crate) fn pull_quietly(
+    context: &Context,
+    store: &Store,
+    args: &PullArgs,
+    progress: &dyn Progress,
+) -> anyhow::Result<Pulled> {
+    let options = PullOptions {
+        reference: args.reference.clone(),
+        platform: PlatformChoice::new(args.platform.clone()),
+        budgets: Budgets::default(),
+    };
+    operations::pull(store, &context.client()?, &options, progress)
+}
+
+fn summary(pulled: &Pulled) -> String {
+    let image = &pulled.image;
+    let layers = match (image.layers.len(), pulled.fetched_layers) {
+        (all, 0) => format!("{all} layers, all of them here"),
+        (all, fetched) if all == fetched => format!("{all} layers"),
+        (all, fetched) => format!("{all} layers, {fetched} of them new"),
+    };
+    let size = size_text(image.transfer_bytes);
+    format!(
+        "{}\n{}  {}  {layers}  {size}\n",
+        pulled.reference, image.manifest, image.platform
+    )
+}
+
+fn answer(pulled: &Pulled) -> Answer<'_> {
+    Answer {
+        reference: &pulled.reference,
+        resolved: &pulled.resolved,
+        manifest: &pulled.image.manifest,
+        config: &pulled.image.config,
+        platform: &pulled.image.platform,
+        chain_ids: &pulled.image.layers,
+        fetched_layers: pulled.fetched_layers,
+        transfer_bytes: pulled.image.transfer_bytes,
+        content_bytes: pulled.image.content_bytes,
+    }
+}

@@ -1,0 +1,176 @@
+//! `gocker run`: an image, a bundle, the runtime.
+//!
+//! ```text
+//! pull if missing -> bundle in the store -> gocker-runc run --keep -> exit status
+//!                                            failed to start, or --rm: bundle removed
+//! ```
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::cli::RunArgs;
+use super::containers::{Lease, remove_bundle};
+use super::runtime::Runtime;
+use super::wait::HeldSignals;
+use crate::cli::{Format, PullArgs};
+use crate::commands::{self, Context};
+use crate::image::Platform;
+use crate::operations::{self, BundleRequest, Place};
+use crate::progress::LayerProgress;
+use crate::report;
+use crate::store::{BundleId, Store};
+
+/// What a detached container writes.
+const OUTPUT_LOG: &str = "output.log";
+
+/// Runs a container and returns its exit status, or starts one and prints its
+/// id.
+pub(super) fn run(context: &Context, runtime: &Runtime, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let terminal = wants_terminal(&args)?;
+    let id = args.name.clone().map_or_else(random_id, Ok)?;
+    let progress = context.progress(args.quiet);
+    let store = context.store(&progress)?;
+    pull_if_missing(context, &store, &args, &progress)?;
+    let Some(_lease) = Lease::take(&store, id.as_str())? else {
+        bail!(
+            "run {id:?}: another command works on a container of that name",
+            id = id.as_str()
+        );
+    };
+    let mut overrides = commands::overrides(args.process, &args.limits)?;
+    overrides.args = args.command;
+    overrides.terminal = terminal;
+    overrides.network = args.network;
+    overrides.volumes = args.volumes;
+    let (reference, place) = (args.image, Place::Named(id.clone()));
+    let request = BundleRequest {
+        reference,
+        place,
+        overrides,
+    };
+    let bundle = operations::bundle(&store, &request, &progress)?.directory;
+    // its threads must not get the signals that are held from here on
+    drop(progress);
+    let id = id.as_str();
+    if args.detach {
+        let started = detached(runtime, id, &bundle);
+        if started.is_err() {
+            clean_up(&store, runtime, id);
+        }
+        started.with_context(|| format!("run {id:?}"))?;
+        report::print(&format!("{id}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = foreground(runtime, id, &bundle);
+    // one that is not known to the runtime has not run, and it has said why
+    let has_run = ended.is_ok() && !args.rm && runtime.knows(id);
+    if !has_run {
+        clean_up(&store, runtime, id);
+    }
+    Ok(exit_code(ended.with_context(|| format!("run {id:?}"))?))
+}
+
+/// An image that is here is taken as it is, unless another platform is asked
+/// for than it has.
+fn pull_if_missing(
+    context: &Context,
+    store: &Store,
+    args: &RunArgs,
+    progress: &LayerProgress,
+) -> anyhow::Result<()> {
+    let here = operations::find_image(store, &args.image)?;
+    let fits = here.is_some_and(|image| match &args.platform {
+        None => true,
+        Some(wanted) => {
+            let actual: Option<Platform> = image.platform.parse().ok();
+            actual.is_some_and(|actual| wanted.rank(&actual).is_some())
+        }
+    });
+    if fits {
+        return Ok(());
+    }
+    let pull = PullArgs {
+        reference: args.image.clone(),
+        platform: args.platform.clone(),
+        quiet: args.quiet,
+        format: Format::Text,
+    };
+    commands::pull_quietly(context, store, &pull, progress).map(|_| ())
+}
+
+/// Removes all that a container left. What went wrong before is the error, so
+/// this is only a warning.
+fn clean_up(store: &Store, runtime: &Runtime, id: &str) {
+    let removed = runtime
+        .delete_by_force(id)
+        .and_then(|()| remove_bundle(store, id));
+    if let Err(error) = removed {
+        report::warn(
+            super::PROGRAM,
+            &format!("remove container {id:?}: {error:#}"),
+        );
+    }
+}
+
+/// Whether the container gets a terminal: as asked for, else if there is one to
+/// be had at both ends.
+fn wants_terminal(args: &RunArgs) -> anyhow::Result<bool> {
+    let interactive = report::is_interactive();
+    if args.tty && !interactive {
+        bail!("--tty: standard input and output are not terminals");
+    }
+    Ok(args.tty || (interactive && !args.interactive && !args.detach))
+}
+
+/// Runs in the foreground; the exit status is the container's.
+fn foreground(runtime: &Runtime, id: &str, bundle: &Path) -> anyhow::Result<ExitStatus> {
+    let signals = HeldSignals::hold()?;
+    let mut command = runtime.command(["run", "--keep", "--bundle"]);
+    command.arg(bundle).arg(id);
+    let mut child = command.spawn().with_context(|| runtime.start_text())?;
+    signals.wait(&mut child)
+}
+
+/// Starts in the background. What the container writes is kept in its bundle.
+fn detached(runtime: &Runtime, id: &str, bundle: &Path) -> anyhow::Result<()> {
+    let path = bundle.join(OUTPUT_LOG);
+    let log = File::create_new(&path).with_context(|| format!("make {path:?}"))?;
+    let errors = log.try_clone().with_context(|| format!("open {path:?}"))?;
+    let mut command = runtime.command(["run", "--detach", "--bundle"]);
+    command.arg(bundle).arg(id);
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    let status = command.status().with_context(|| runtime.start_text())?;
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    let read = File::open(&path).and_then(|file| file.take(4096).read_to_string(&mut said));
+    match (read, said.trim()) {
+        (Ok(_), text) if !text.is_empty() => bail!("{}", text.lines().last().unwrap_or(text)),
+        _ => bail!("the runtime ended with {status}"),
+    }
+}
+
+/// The container's exit status as ours: 128 and the signal if there was one.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Twelve random hex digits.
+fn random_id() -> anyhow::Result<BundleId> {
+    let mut bytes = [0; 6];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .context("read \"/dev/urandom\"")?;
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(digits.parse()?)
+}
