@@ -5,7 +5,7 @@ use anyhow::Context;
 use super::{NotPulled, find_image, stored_name};
 use crate::digest::Digest;
 use crate::reference::Reference;
-use crate::store::{Removed, Store, Unused};
+use crate::store::{Removed, Store};
 
 /// What was removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct RemovedImage {
     pub removed: Removed,
 }
 
-/// Removes the name `reference`, and whatever nothing refers to then. A
+/// Removes the name `reference`, and the image if that was its last one. A
 /// reference by digest removes all names that the image has in the repository.
 ///
 /// # Errors
@@ -50,7 +50,7 @@ fn try_remove(store: &Store, reference: &Reference) -> anyhow::Result<RemovedIma
             references.push(name.reference);
         }
     }
-    let removed = store.prune(Unused::Nameless)?;
+    let removed = store.remove_unused(&manifest)?;
     Ok(RemovedImage {
         references,
         manifest,

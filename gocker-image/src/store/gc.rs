@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::layer::layer_lock;
 use super::lock::Lock;
-use super::record::{ImageRecord, entries};
+use super::record::{ImageRecord, LayerRecord, entries};
 use super::{BundleId, HoldKind, Store, StoreError, blob, bundle, layout};
 use crate::digest::Digest;
 
@@ -100,10 +100,27 @@ impl Store {
                 }
             }
         }
-        self.prune_images(&mut removed)?;
-        self.prune_layers(&mut removed)?;
+        self.prune_images(self.images()?, &mut removed)?;
+        self.prune_layers(self.layers()?, &mut removed)?;
         self.prune_blobs()?;
         self.prune_locks()?;
+        Ok(removed)
+    }
+
+    /// Removes the image `manifest` if no name and no bundle refers to it, with
+    /// what only it needed.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn remove_unused(&self, manifest: &Digest) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        if let Some(image) = self.image(manifest)? {
+            let layers = image.layers.clone();
+            self.prune_images(vec![image], &mut removed)?;
+            let records = layers.iter().filter_map(|chain_id| self.layer(chain_id).transpose());
+            self.prune_layers(records.collect::<Result<_, _>>()?, &mut removed)?;
+            self.prune_blobs()?;
+        }
         Ok(removed)
     }
 
@@ -112,13 +129,17 @@ impl Store {
         Ok(bundles.into_iter().map(|bundle| bundle.manifest).collect())
     }
 
-    fn prune_images(&self, removed: &mut Removed) -> Result<(), StoreError> {
+    fn prune_images(
+        &self,
+        images: Vec<ImageRecord>,
+        removed: &mut Removed,
+    ) -> Result<(), StoreError> {
         let is_used = |image: &ImageRecord| -> Result<bool, StoreError> {
             let names = self.references()?;
             let is_named = names.iter().any(|name| name.manifest == image.manifest);
             Ok(is_named || self.used_by_bundles()?.contains(&image.manifest))
         };
-        for image in self.images()? {
+        for image in images {
             if is_used(&image)? {
                 continue;
             }
@@ -134,12 +155,16 @@ impl Store {
         Ok(())
     }
 
-    fn prune_layers(&self, removed: &mut Removed) -> Result<(), StoreError> {
+    fn prune_layers(
+        &self,
+        layers: Vec<LayerRecord>,
+        removed: &mut Removed,
+    ) -> Result<(), StoreError> {
         let is_used = |chain_id: &Digest| -> Result<bool, StoreError> {
             let images = self.images()?;
             Ok(images.iter().any(|image| image.layers.contains(chain_id)))
         };
-        for layer in self.layers()? {
+        for layer in layers {
             if is_used(&layer.chain_id)? {
                 continue;
             }

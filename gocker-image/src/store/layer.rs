@@ -16,6 +16,9 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::sys::stat::futimens;
+use nix::sys::time::TimeSpec;
+
 use super::lock::Lock;
 use super::record::LayerRecord;
 use super::{Store, StoreError, blob, layout};
@@ -111,7 +114,14 @@ impl Store {
         let draft = OsString::from(format!("{}{name}", layout::UNFINISHED));
         let layers = self.open_dir("layers")?;
         let root = match parent {
-            None => btrfs::create_subvolume(layers.as_fd(), &draft)?,
+            None => {
+                let root = btrfs::create_subvolume(layers.as_fd(), &draft)?;
+                // Most images do not describe their root; it is of no date then.
+                let epoch = TimeSpec::new(0, 0);
+                futimens(&root, &epoch, &epoch)
+                    .map_err(|errno| CallError::new("futimens", &draft, errno))?;
+                root
+            }
             Some(parent) => {
                 let source = self.open_layer(parent)?;
                 btrfs::snapshot(source.as_fd(), layers.as_fd(), &draft, Access::Writable)?
