@@ -18,6 +18,7 @@ pub mod hostile;
 pub mod http;
 pub mod images;
 pub mod leftovers;
+pub mod measure;
 pub mod mount_table;
 pub mod registry;
 pub mod store_root;

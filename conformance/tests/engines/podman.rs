@@ -1,0 +1,255 @@
+//! Podman and conmon.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use conformance::binaries::installed;
+use conformance::command::run_within;
+use conformance::host::{CgroupLayout, cgroup_layout, enter_private_mounts, is_root};
+use conformance::test_bundle::unique_id;
+use conformance::{Output, leftovers, needs, run_command, runtime, wait_until};
+use nix::mount::{MsFlags, mount};
+use tempfile::TempDir;
+
+use super::{IMAGE, busybox_archive, run_on_a_terminal, serves_seccomp};
+
+/// A Podman store of the test's own, with the image of busybox loaded.
+struct Podman {
+    directory: TempDir,
+    /// The cgroup that its containers lie below.
+    cgroup: String,
+}
+
+impl Podman {
+    fn new() -> Self {
+        enter_private_mounts();
+        // Podman keeps its locks there, one set for all its stores.
+        mount(
+            Some("tmpfs"),
+            Path::new("/dev/shm"),
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .expect("mount a tmpfs on /dev/shm");
+        let directory = tempfile::Builder::new()
+            .prefix("gocker-podman-")
+            .tempdir()
+            .expect("make a temporary directory");
+        // What the hard limits of this process allow: raising them wants a right
+        // that a container's host may lack.
+        let config =
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
+        fs::write(directory.path().join("containers.conf"), config).expect("write");
+        let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+        fs::write(directory.path().join("policy.json"), policy).expect("write");
+        let podman = Self {
+            directory,
+            cgroup: format!("/conformance-{}", unique_id()),
+        };
+        let archive = busybox_archive(podman.directory.path());
+        let mut load = podman.command(&["load", "--quiet", "--signature-policy"]);
+        load.arg(podman.directory.path().join("policy.json"))
+            .arg("--input")
+            .arg(archive);
+        run_command(&mut load).success();
+        podman
+    }
+
+    /// `podman` with this store, and the runtime under test.
+    fn command(&self, args: &[&str]) -> Command {
+        let at = |name: &str| self.directory.path().join(name);
+        let mut command = Command::new("podman");
+        command
+            .arg("--root")
+            .arg(at("root"))
+            .arg("--runroot")
+            .arg(at("run"));
+        command
+            .arg("--tmpdir")
+            .arg(at("tmp"))
+            .arg("--runtime")
+            .arg(&runtime().program);
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"]);
+        command.args(["--events-backend", "none"]).args(args);
+        command.env("CONTAINERS_CONF", at("containers.conf"));
+        command
+    }
+
+    fn run_command(&self, options: &[&str], args: &[&str]) -> Command {
+        let mut command = self.command(&["run", "--cgroup-parent"]);
+        command.arg(&self.cgroup).args(options);
+        if !serves_seccomp() {
+            command.args(["--security-opt", "seccomp=unconfined"]);
+        }
+        command.arg(IMAGE).args(args);
+        command
+    }
+
+    #[track_caller]
+    fn run(&self, options: &[&str], args: &[&str]) -> Output {
+        let options = [&["--rm", "--network", "none"], options].concat();
+        let mut command = self.run_command(&options, args);
+        run_within(command.stdin(Stdio::null()), Duration::from_secs(60))
+    }
+
+    /// No container is left, nor a cgroup of one.
+    #[track_caller]
+    fn assert_nothing_left(&self) {
+        let all = run_command(&mut self.command(&["ps", "--all", "--quiet"]));
+        assert_eq!(all.success(), "");
+        let containers = || {
+            let all = leftovers::cgroups(&self.cgroup);
+            let below = all.iter().filter_map(|cgroup| fs::read_dir(cgroup).ok());
+            below
+                .flat_map(|entries| entries.flatten().map(|entry| entry.path()))
+                // conmon's own stays with the parent.
+                .filter(|path| path.is_dir() && !path.ends_with("conmon"))
+                .collect::<Vec<_>>()
+        };
+        let gone = || containers().is_empty();
+        assert!(
+            wait_until(Duration::from_secs(10), gone),
+            "left: {:?}",
+            containers()
+        );
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let output = run_command(&mut self.command(&["rm", "--all", "--force"]));
+        if output.code() != 0 {
+            eprintln!("clean-up: {output}");
+        }
+        leftovers::remove_cgroups(&self.cgroup);
+        leftovers::remove_mounts(self.directory.path());
+    }
+}
+
+fn is_here() -> bool {
+    installed("podman").is_some()
+}
+
+#[test]
+fn podman_runs_a_container_of_a_local_image() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    let output = podman.run(&[], &["/bin/echo", "hello from the container"]);
+    assert_eq!(output.success(), "hello from the container\n", "{output}");
+    let options = ["--rm", "--network", "host"];
+    let output = run_command(&mut podman.run_command(&options, &["/bin/id", "-u"]));
+    assert_eq!(output.success(), "0\n");
+    podman.assert_nothing_left();
+}
+
+/// Podman makes these of the runtime's words.
+#[test]
+fn podman_passes_exit_codes_and_knows_why_a_program_did_not_start() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    for (args, code) in [
+        (["/bin/sh", "-c", "exit 42"].as_slice(), 42),
+        (&["nosuchprogram"], 127),
+        (&["/no/such/program"], 127),
+        (&["/etc"], 126),
+        (&["/etc/passwd"], 126),
+        (&["/bin/sh", "-c", "kill -9 $$; sleep 1; exit 7"], 7),
+    ] {
+        let output = podman.run(&[], args);
+        assert_eq!(output.code(), code, "{output}");
+    }
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn podman_limits_a_container() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    let files = match cgroup_layout() {
+        CgroupLayout::V1 => ["memory/memory.limit_in_bytes", "pids/pids.max"],
+        CgroupLayout::V2 => ["memory.max", "pids.max"],
+    };
+    let files = files.map(|file| format!("/sys/fs/cgroup/{file}"));
+    let options = ["--memory", "64m", "--pids-limit", "50", "--cpus", "0.5"];
+    let output = podman.run(&options, &["/bin/cat", &files[0], &files[1]]);
+    assert_eq!(output.success(), "67108864\n50\n");
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn podman_confines_a_container_as_its_options_say() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    let volume = podman.directory.path().join("volume");
+    fs::create_dir(&volume).expect("mkdir");
+    fs::write(volume.join("file"), "from the volume\n").expect("write");
+    let volume = format!("{}:/data:ro", volume.display());
+    let options = [
+        "--user",
+        "1000:1000",
+        "--read-only",
+        "--volume",
+        &volume,
+        "--workdir",
+        "/data",
+        "--hostname",
+        "named",
+        "--env",
+        "A=b",
+        "--cap-drop",
+        "all",
+    ];
+    let script = "id -u; pwd; cat file; hostname; echo $A; grep CapBnd /proc/self/status; touch /x";
+    let output = podman.run(&options, &["/bin/sh", "-c", script]);
+    let expected = "1000\n/data\nfrom the volume\nnamed\nb\nCapBnd:\t0000000000000000\n";
+    assert_eq!(output.stdout, expected, "{output}");
+    assert!(output.stderr.contains("Read-only file system"), "{output}");
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn podman_gives_a_container_a_terminal() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    let script = "tty; test -t 0 && test -t 1 && echo both; exit 3";
+    let mut command = podman.run_command(
+        &["--rm", "--network", "none", "--interactive", "--tty"],
+        &["/bin/sh", "-c", script],
+    );
+    let (code, text) = run_on_a_terminal(&mut command);
+    assert_eq!((code, text.as_str()), (3, "/dev/pts/0\nboth\n"));
+    podman.assert_nothing_left();
+}
+
+#[test]
+fn podman_stops_and_removes_a_detached_container() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    let podman = Podman::new();
+    let name = unique_id();
+    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut command = podman.run_command(
+        &["--detach", "--network", "none", "--name", &name],
+        &["/bin/sh", "-c", script],
+    );
+    run_command(&mut command).success();
+    let logs = || run_command(&mut podman.command(&["logs", &name])).stdout;
+    assert!(
+        wait_until(Duration::from_secs(10), || logs() == "ready\n"),
+        "{}",
+        logs()
+    );
+    run_command(&mut podman.command(&["stop", &name])).success();
+    let ps = run_command(&mut podman.command(&["ps", "--all", "--format", "{{.Status}}"]));
+    assert!(ps.success().starts_with("Exited (0)"), "{ps}");
+    run_command(&mut podman.command(&["rm", &name])).success();
+    podman.assert_nothing_left();
+}
