@@ -1,1 +1,56 @@
-fn main() {}
+//! `gocker-runc`: a low-level OCI runtime with runc's command line.
+//!
+//! The modules stand on floors, and each imports only from lower ones: `commands` parse and
+//! print; `operations` are the runtime process; `init` is the container process; `container`
+//! and `process` hold what lies between; the features (`rootfs`, `namespaces`, `cgroups`, ...)
+//! do one thing each; `sys` is the kernel.
+
+mod capabilities;
+mod cgroups;
+mod cli;
+mod commands;
+mod console;
+mod container;
+mod errors;
+mod hooks;
+mod init;
+mod logging;
+mod namespaces;
+mod operations;
+mod process;
+mod rlimits;
+mod rootfs;
+mod sys;
+mod sysctl;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse_from(cli::normalize(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // --help and --version come this way, too; if printing fails there is nobody to
+            // tell.
+            drop(error.print());
+            return if error.use_stderr() {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    logging::init(logging::Log {
+        file: cli.log.clone(),
+        format: cli.log_format.into(),
+    });
+    match commands::run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            let message = errors::one_line(&error);
+            logging::error(&message, errors::hint(&message));
+            ExitCode::FAILURE
+        }
+    }
+}

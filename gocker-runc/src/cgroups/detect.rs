@@ -12,6 +12,8 @@
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
+
 use super::Error;
 use super::files;
 
@@ -51,8 +53,60 @@ impl Layout {
     /// No hierarchy is mounted, or procfs cannot be read.
     pub(crate) fn detect(proc: &Path) -> Result<Self, Error> {
         let own = files::read_in(proc, "self/cgroup")?;
-        let mounts = files::read_in(proc, "self/mountinfo")?;
-        Self::parse(&own, &mounts)
+        // The table of mounts is long, and slow to print, on a machine with many containers.
+        match Self::guess(&own, Path::new(USUAL_MOUNT_POINT), file_system) {
+            Some(layout) => Ok(layout),
+            None => Self::parse(&own, &files::read_in(proc, "self/mountinfo")?),
+        }
+    }
+
+    /// Finds the layout where everything is mounted whole and in its usual place beneath
+    /// `top`; None where something is not, and the table of mounts must tell.
+    fn guess(
+        own: &str,
+        top: &Path,
+        file_system: impl Fn(&Path) -> Option<&'static str>,
+    ) -> Option<Self> {
+        let kind = if file_system(top) == Some("cgroup2") {
+            Kind::V2
+        } else {
+            Kind::V1
+        };
+        let mut hierarchies = Vec::new();
+        for line in own.lines() {
+            let (controllers, own) = split_own(line)?;
+            let names = controllers.join(",");
+            let (mount_point, expected) = match (names.as_str(), kind) {
+                ("", Kind::V2) => (top.to_owned(), "cgroup2"),
+                (_, Kind::V2) => continue,
+                ("", Kind::V1) => (top.join("unified"), "cgroup2"),
+                (names, Kind::V1) => (top.join(names.trim_start_matches("name=")), "cgroup"),
+            };
+            if file_system(&mount_point) != Some(expected) {
+                // Every kernel of today lists a cgroup2 hierarchy, mounted or not.
+                if kind == Kind::V1 && names.is_empty() {
+                    continue;
+                }
+                return None;
+            }
+            let hierarchy = Hierarchy {
+                controllers,
+                mount_point,
+                mount_root: "/".into(),
+                own: own.into(),
+            };
+            // Where only a part is mounted, the own cgroup does not show in its full place.
+            if own != "/" && file_system(&hierarchy.own_dir()) != Some(expected) {
+                return None;
+            }
+            hierarchies.push(hierarchy);
+        }
+        let layout = Self { kind, hierarchies };
+        let is_usable = match kind {
+            Kind::V1 => layout.hierarchies.iter().any(Hierarchy::has_controllers),
+            Kind::V2 => layout.cgroup2().is_some(),
+        };
+        is_usable.then_some(layout)
     }
 
     /// Finds the layout in the texts of `/proc/self/cgroup` and `/proc/self/mountinfo`.
@@ -113,9 +167,8 @@ impl Layout {
 impl Hierarchy {
     /// Joins a line of `/proc/self/cgroup` with its mount; None where it is not mounted.
     fn find(line: &str, mounts: &[Mount<'_>]) -> Option<Self> {
-        let mut parts = line.splitn(3, ':');
-        let (_number, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
-        let controllers: Vec<String> = controllers
+        let (controllers, own) = split_own(line)?;
+        let _x: Vec<String> = controllers
             .split(',')
             .filter(|name| !name.is_empty())
             .map(str::to_owned)
@@ -141,6 +194,13 @@ impl Hierarchy {
         })
     }
 
+    /// Whether it limits anything, or only has a name.
+    fn has_controllers(&self) -> bool {
+        self.controllers
+            .iter()
+            .any(|name| !name.starts_with("name="))
+    }
+
     /// Whether this is the tree of `controller`.
     #[must_use]
     pub(crate) fn has(&self, controller: &str) -> bool {
@@ -161,9 +221,21 @@ impl Hierarchy {
     }
 }
 
-/// Whether a hierarchy's name stands for no controller.
-fn is_named(name: &str) -> bool {
-    name.starts_with("name=")
+/// Splits a line of `/proc/self/cgroup` into controllers and own cgroup.
+fn split_own(line: &str) -> Option<(Vec<String>, &str)> {
+    let mut parts = line.splitn(3, ':');
+    let (_number, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
+    let controllers = controllers.split(',').filter(|name| !name.is_empty());
+    Some((controllers.map(str::to_owned).collect(), own))
+}
+
+/// The file system that a path is on, where that is one of cgroups.
+fn file_system(path: &Path) -> Option<&'static str> {
+    match statfs(path).ok()?.filesystem_type() {
+        CGROUP_SUPER_MAGIC => Some("cgroup"),
+        CGROUP2_SUPER_MAGIC => Some("cgroup2"),
+        _ => None,
+    }
 }
 
 /// Where systemd and everybody else mount cgroups.
@@ -310,6 +382,43 @@ pub(super) mod tests {
             let found = layout.map(|layout| (layout.kind(), layout.hierarchies().len()));
             assert_eq!(found, expected, "{mounts}");
         }
+    }
+
+    #[test]
+    fn a_guess_finds_what_the_table_of_mounts_says() {
+        let parsed = Layout::parse(HYBRID_OWN, HYBRID_MOUNTS).expect("has hierarchies");
+        let top = Path::new(USUAL_MOUNT_POINT);
+        let guess = |own: &str, at: &[(&str, &'static str)]| {
+            Layout::guess(own, top, |path| {
+                at.iter()
+                    .find(|(name, _)| top.join(name) == path)
+                    .map(|(_, kind)| *kind)
+            })
+        };
+        let all = [
+            ("cpu,cpuacct", "cgroup"),
+            ("memory", "cgroup"),
+            ("memory/sessions/1", "cgroup"),
+            ("devices", "cgroup"),
+            ("systemd", "cgroup"),
+            ("unified", "cgroup2"),
+        ];
+        assert_eq!(guess(HYBRID_OWN, &all), Some(parsed.clone()));
+        // Without the last one it is no longer hybrid; without any other it is no guess.
+        let v1 = guess(HYBRID_OWN, &all[..5]).expect("needs no cgroup2");
+        assert_eq!(v1.hierarchies(), &parsed.hierarchies()[..4]);
+        for missing in 0..5 {
+            let mut rest = all.to_vec();
+            rest.remove(missing);
+            assert_eq!(guess(HYBRID_OWN, &rest), None, "{missing}");
+        }
+
+        let v2 = "25 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let own = "2:net_cls:/\n0::/a\n";
+        let parsed = Layout::parse(own, v2).ok();
+        assert_eq!(guess(own, &[("", "cgroup2"), ("a", "cgroup2")]), parsed);
+        assert_eq!(guess(own, &[("", "cgroup2")]), None);
+        assert_eq!(guess("", &[]), None);
     }
 
     #[test]

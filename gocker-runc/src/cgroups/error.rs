@@ -26,8 +26,8 @@ pub(crate) enum Error {
         /// The kernel's answer.
         answer: Errno,
     },
-    /// A value for which this kernel has no file.
-    #[error("{field}: this kernel has no {file} in {dir:?}")]
+    /// A value for which there is no file: the kernel is too old, or built or booted without.
+    #[error("{field}: {dir:?} has no {file}")]
     NoFile {
         /// The field of the configuration that asked for it.
         field: String,

@@ -169,7 +169,7 @@ mod tests {
 
         let error = set(dir.path(), "memory.max", "5", "memory.limit").expect_err("no such file");
         let expected = format!(
-            "linux.resources.memory.limit: this kernel has no memory.max in {:?}",
+            "linux.resources.memory.limit: {:?} has no memory.max",
             dir.path()
         );
         assert_eq!(error.to_string(), expected);

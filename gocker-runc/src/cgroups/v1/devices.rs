@@ -31,8 +31,8 @@ pub(super) fn set(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     write_lines(dir, exceptions, &lines(&wanted))
 }
 
-/// Changes the rules of a living cgroup such that at no moment more or less is allowed than
-/// before or after.
+/// Changes the rules of a living cgroup. What is allowed before and after stays so meanwhile,
+/// except for a device of which only some kinds of access are taken away.
 pub(super) fn update(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     if rules.is_empty() {
         return Ok(());
@@ -43,22 +43,38 @@ pub(super) fn update(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     if wanted.default_allow || current.lines().any(|line| line.starts_with("a ")) {
         return set(dir, rules);
     }
-    let wanted = lines(&wanted);
+    let Transition {
+        first_allow,
+        then_deny,
+        allow_again,
+    } = transition(&current, &lines(&wanted));
+    write_lines(dir, ALLOW, &first_allow)?;
+    write_lines(dir, DENY, &then_deny)?;
+    write_lines(dir, ALLOW, &allow_again)
+}
+
+/// Lines to write one after the other.
+#[derive(Debug, PartialEq, Eq)]
+struct Transition {
+    first_allow: Vec<String>,
+    then_deny: Vec<String>,
+    allow_again: Vec<String>,
+}
+
+/// How to come from `devices.list` to the `wanted` lines by exceptions alone.
+fn transition(current: &str, wanted: &[String]) -> Transition {
     let is_new = |line: &&String| !current.lines().any(|current| current == line.as_str());
     let is_old = |line: &&str| !wanted.iter().any(|wanted| wanted == line);
-    let new: Vec<String> = wanted.iter().filter(is_new).cloned().collect();
-    let old: Vec<String> = current.lines().filter(is_old).map(str::to_owned).collect();
-    // A line for the same devices with less access is taken away, so what stays of it is
-    // given again.
-    let touched = |line: &&String| {
-        let device = line.rsplit_once(' ').map(|(device, _)| device);
-        old.iter()
-            .any(|old| old.rsplit_once(' ').map(|(device, _)| device) == device)
-    };
-    let again: Vec<String> = wanted.iter().filter(touched).cloned().collect();
-    write_lines(dir, ALLOW, &new)?;
-    write_lines(dir, DENY, &old)?;
-    write_lines(dir, ALLOW, &again)
+    let then_deny: Vec<String> = current.lines().filter(is_old).map(str::to_owned).collect();
+    // One line for the same devices was widened by the other: taking the old one away takes
+    // what they share, too.
+    let device = |line: &str| line.rsplit_once(' ').map(|(device, _)| device.to_owned());
+    let is_touched = |line: &&String| then_deny.iter().any(|old| device(old) == device(line));
+    Transition {
+        first_allow: wanted.iter().filter(is_new).cloned().collect(),
+        allow_again: wanted.iter().filter(is_touched).cloned().collect(),
+        then_deny,
+    }
 }
 
 fn lines(exceptions: &Exceptions) -> Vec<String> {
@@ -85,4 +101,44 @@ fn write_lines(dir: &Path, file: &str, lines: &[String]) -> Result<(), Error> {
         files::write_once(&mut file, line).map_err(|answer| refused(line, answer))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_allows_before_it_denies() {
+        let list = |lines: &[&str]| {
+            lines
+                .iter()
+                .map(|line| (*line).to_owned())
+                .collect::<Vec<_>>()
+        };
+        let table: [(&str, &[&str], [&[&str]; 3]); 3] = [
+            (
+                "c 1:3 rwm\nb *:* m\n",
+                &["b *:* m", "c 1:3 rwm"],
+                [&[], &[], &[]],
+            ),
+            (
+                "c 1:3 rwm\nb *:* m\n",
+                &["c 1:5 r"],
+                [&["c 1:5 r"], &["c 1:3 rwm", "b *:* m"], &[]],
+            ),
+            (
+                "c 1:3 rwm\n",
+                &["c 1:3 m"],
+                [&["c 1:3 m"], &["c 1:3 rwm"], &["c 1:3 m"]],
+            ),
+        ];
+        for (current, wanted, [first_allow, then_deny, allow_again]) in table {
+            let expected = Transition {
+                first_allow: list(first_allow),
+                then_deny: list(then_deny),
+                allow_again: list(allow_again),
+            };
+            assert_eq!(transition(current, &list(wanted)), expected, "{current:?}");
+        }
+    }
 }

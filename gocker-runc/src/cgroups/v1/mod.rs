@@ -159,14 +159,18 @@ impl Hierarchies {
     }
 
     fn set_hugepages(&self, limits: &[HugepageLimit]) -> Result<(), Error> {
-        match (self.dir("hugetlb"), self.hugetlb_in_cgroup2()) {
-            _ if limits.is_empty() => Ok(()),
-            (Some(dir), _) => hugetlb::set(dir, limits),
-            (None, Some(dir)) => {
+        if limits.is_empty() {
+            return Ok(());
+        }
+        if let Some(dir) = self.dir("hugetlb") {
+            return hugetlb::set(dir, limits);
+        }
+        match self.hugetlb_in_cgroup2() {
+            Some(dir) => {
                 v2::controllers::enable_above(dir, "hugetlb")?;
                 v2::hugetlb::set(dir, limits)
             }
-            (None, None) => Ok(()),
+            None => Ok(()),
         }
     }
 

@@ -15,13 +15,14 @@ const HANDED_DOWN: &str = "cgroup.subtree_control";
 
 /// Has every controller of `mount_point` handed down to `dir`.
 ///
-/// One that cannot be (a process in a directory on the way forbids it) is left out: limits
-/// that need it fail when they are set, and name their field.
-pub(super) fn hand_down(mount_point: &Path, dir: &Path) -> Result<(), Error> {
+/// One that cannot be (a process in a directory on the way forbids it) is left out. Returns
+/// what `dir` has then.
+pub(super) fn hand_down(mount_point: &Path, dir: &Path) -> Result<String, Error> {
     let wanted = read_in(mount_point, AVAILABLE)?;
     // Usually all is there since the last container.
-    if missing(&wanted, &read_in(dir, AVAILABLE)?).is_empty() {
-        return Ok(());
+    let present = read_in(dir, AVAILABLE)?;
+    if missing(&wanted, &present).is_empty() {
+        return Ok(present);
     }
     let mut way: Vec<&Path> = dir
         .ancestors()
@@ -41,7 +42,7 @@ pub(super) fn hand_down(mount_point: &Path, dir: &Path) -> Result<(), Error> {
             }
         }
     }
-    Ok(())
+    read_in(dir, AVAILABLE)
 }
 
 /// Has `controller` handed down to `dir` by its parent, and to that one by its own, as far up

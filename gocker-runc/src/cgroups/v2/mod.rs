@@ -44,6 +44,8 @@ pub(crate) struct Unified {
     mount_point: Option<PathBuf>,
     /// Directories that `create` made, each after its parent.
     made: Vec<PathBuf>,
+    /// The controllers that `create` got for the directory; None before it ran.
+    controllers: Option<String>,
 }
 
 impl Unified {
@@ -53,6 +55,7 @@ impl Unified {
             dir: place.dir(hierarchy, Kind::V2),
             mount_point: Some(hierarchy.mount_point.clone()),
             made: Vec::new(),
+            controllers: None,
         })
     }
 
@@ -61,6 +64,7 @@ impl Unified {
             dir,
             mount_point: None,
             made: Vec::new(),
+            controllers: None,
         }
     }
 
@@ -118,7 +122,7 @@ impl Unified {
         let Some(mount_point) = self.mount_point.as_deref() else {
             return Ok(());
         };
-        controllers::hand_down(mount_point, &self.dir)?;
+        self.controllers = Some(controllers::hand_down(mount_point, &self.dir)?);
         // Directly beneath the mount point nothing can be in the way.
         if found == Found::Present || self.dir.parent() != Some(mount_point) {
             let kind = files::read_in(&self.dir, "cgroup.type")?;
@@ -138,6 +142,7 @@ impl Unified {
     }
 
     pub(super) fn apply(&self, resources: &Resources) -> Result<(), Error> {
+        self.check_handed_down(resources)?;
         self.set_limits(resources)?;
         devices::set(&self.dir, &resources.devices)
     }
@@ -148,6 +153,29 @@ impl Unified {
             [] => Ok(()),
             rules => devices::set(&self.dir, rules),
         }
+    }
+
+    /// What the mount can hand down may have stuck on the way: `check` could not know.
+    fn check_handed_down(&self, resources: &Resources) -> Result<(), Error> {
+        let Some(present) = &self.controllers else {
+            return Ok(());
+        };
+        let is_missing = |name: &str| {
+            !present
+                .split_whitespace()
+                .any(|controller| controller == name)
+        };
+        for Demand { v2, field, .. } in demands(resources) {
+            if let Some(name) = v2.filter(|name| is_missing(name)) {
+                let problem = format!(
+                    "the cgroup v2 controller {name:?} cannot be handed down to {:?}: \
+                     a cgroup above it holds processes, or was not given the controller",
+                    self.dir
+                );
+                Err(refuse(field, problem))?;
+            }
+        }
+        Ok(())
     }
 
     fn set_limits(&self, resources: &Resources) -> Result<(), Error> {
@@ -256,6 +284,7 @@ mod tests {
             dir: root.path().join("web"),
             mount_point: Some(root.path().to_owned()),
             made: Vec::new(),
+            controllers: None,
         };
         let check = |json| {
             let spec = serde_json::from_str(json).expect("is well-formed");

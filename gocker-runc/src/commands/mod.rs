@@ -1,0 +1,106 @@
+//! One file for each subcommand: its arguments and one function that parses and prints.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod features;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod run;
+pub(crate) mod spec;
+pub(crate) mod start;
+pub(crate) mod state;
+
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use nix::unistd::Uid;
+
+use crate::cli::{Cli, Command, Rootless};
+use crate::sys::{errno, process, sealed_exe};
+
+/// Runs the command.
+///
+/// # Errors
+/// The command, its container, and what failed.
+pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let root = root(cli)?;
+    match &cli.command {
+        Command::Create(args) => make_ready(cli)
+            .and_then(|()| create::run(&root, args))
+            .context(named("create", &args.id)),
+        Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
+        Command::Features(args) => features::run(args).context("features"),
+        Command::Kill(args) => kill::run(&root, args).context(named("kill", &args.id)),
+        Command::List(args) => list::run(&root, args).context("list"),
+        Command::Run(args) => make_ready(cli)
+            .and_then(|()| run::run(&root, args))
+            .context(named("run", &args.id)),
+        Command::Spec(args) => spec::run(args).context("spec"),
+        Command::Start(args) => start::run(&root, args).context(named("start", &args.id)),
+        Command::State(args) => state::run(&root, args).context(named("state", &args.id)),
+    }
+}
+
+fn named(command: &str, id: &str) -> String {
+    format!("{command} {id:?}")
+}
+
+/// Where states are kept: `--root`, or a directory that is lost at a reboot.
+fn root(cli: &Cli) -> anyhow::Result<PathBuf> {
+    if let Some(root) = &cli.root {
+        return std::path::absolute(root).with_context(|| format!("--root {root:?}"));
+    }
+    if !Uid::effective().is_root() {
+        if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
+            return Ok(PathBuf::from(dir).join("gocker-runc"));
+        }
+    }
+    Ok("/run/gocker-runc".into())
+}
+
+/// What comes before a container process may be made: refusals that concern the whole
+/// command, and a program file that a container cannot write to.
+fn make_ready(cli: &Cli) -> anyhow::Result<()> {
+    if cli.systemd_cgroup {
+        bail!("--systemd-cgroup: the systemd cgroup driver is not served yet");
+    }
+    if cli.rootless == Rootless::True {
+        bail!("--rootless=true is not served yet");
+    }
+    let file = match sealed_exe::running().context("open(/proc/self/exe)")? {
+        sealed_exe::Running::Protected => return Ok(()),
+        sealed_exe::Running::Plain(file) => file,
+    };
+    let protected = sealed_exe::protect(&file).context("protect the runtime's own file")?;
+    let c_string = |text: &std::ffi::OsStr| CString::new(text.as_bytes());
+    let args: Vec<CString> = std::env::args_os()
+        .map(|arg| c_string(&arg))
+        .collect::<Result<_, _>>()?;
+    let env: Vec<CString> = std::env::vars_os()
+        .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<Result<_, _>>()?;
+    let args: Vec<_> = args.iter().map(CString::as_c_str).collect();
+    let env: Vec<_> = env.iter().map(CString::as_c_str).collect();
+    let errno = process::execveat(protected.as_fd(), &args, &env);
+    bail!(
+        "execute the protected copy of the runtime: {}",
+        errno::describe(errno)
+    )
+}
+
+/// Prints `bytes` on stdout.
+///
+/// # Errors
+/// write(2)'s; a reader that has gone away is none.
+pub(crate) fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("write to stdout"),
+    }
+}

@@ -1,0 +1,136 @@
+//! `state.json`: what a later invocation must know about a container.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use bundles::config::hooks::Hooks;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::status::Status;
+
+/// The file's content.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct State<CgroupRecord> {
+    /// `ociVersion` of the configuration.
+    pub(crate) oci_version: String,
+    /// The container's id.
+    pub(crate) id: String,
+    /// Init's process id in the runtime's PID namespace; None while it is being made.
+    pub(crate) init: Option<Process>,
+    /// The bundle's directory.
+    pub(crate) bundle: PathBuf,
+    /// The root filesystem on the host.
+    pub(crate) rootfs: PathBuf,
+    /// When it was made, RFC 3339.
+    pub(crate) created: String,
+    /// The configuration's annotations.
+    pub(crate) annotations: HashMap<String, String>,
+    /// Who made it.
+    pub(crate) owner: String,
+    /// Where its cgroup is.
+    pub(crate) cgroup: CgroupRecord,
+    /// Whether it has a PID namespace that ends with init.
+    pub(crate) own_pid_namespace: bool,
+    /// The hooks that later commands run.
+    pub(crate) hooks: Hooks,
+}
+
+/// A process that no later one of the same id can be taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Process {
+    /// Process id.
+    pub(crate) pid: i32,
+    /// Field 22 of /proc/PID/stat: clock ticks from boot to its start.
+    pub(crate) start_time: u64,
+}
+
+/// The JSON that `state` prints and hooks read.
+///
+/// Spec: runtime.md#state
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report<'a> {
+    pub(crate) oci_version: &'a str,
+    pub(crate) id: &'a str,
+    pub(crate) pid: i32,
+    pub(crate) status: Status,
+    pub(crate) bundle: &'a PathBuf,
+    pub(crate) rootfs: &'a PathBuf,
+    pub(crate) created: &'a str,
+    #[serde(skip_serializing_if = "HashMap::is_empty")]
+    pub(crate) annotations: &'a HashMap<String, String>,
+    pub(crate) owner: &'a str,
+}
+
+impl<CgroupRecord> State<CgroupRecord> {
+    /// What is told to others when the container is in `status`.
+    pub(crate) fn report(&self, status: Status) -> Report<'_> {
+        let pid = match (status, self.init) {
+            (Status::Stopped, _) | (_, None) => 0,
+            (_, Some(process)) => process.pid,
+        };
+        Report {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            pid,
+            status,
+            bundle: &self.bundle,
+            rootfs: &self.rootfs,
+            created: &self.created,
+            annotations: &self.annotations,
+            owner: &self.owner,
+        }
+    }
+}
+
+impl Process {
+    /// The process that has `pid` now; None when there is none.
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, start_time) = parse_stat(&stat)?;
+        Some(Self {
+            pid: pid.as_raw(),
+            start_time,
+        })
+    }
+
+    /// Whether this very process still runs; a zombie does not.
+    pub(crate) fn is_alive(self) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
+            .ok()
+            .and_then(|stat| parse_stat(&stat))
+            .is_some_and(|(state, start)| !matches!(state, 'Z' | 'X') && start == self.start_time)
+    }
+}
+
+/// State letter and start time of /proc/PID/stat. The name in parentheses may hold anything.
+fn parse_stat(stat: &str) -> Option<(char, u64)> {
+    let fields = &stat[stat.rfind(')')? + 1..];
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stat_lines() {
+        let line = "12 (a) b) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 9";
+        assert_eq!(parse_stat(line), Some(('S', 4711)));
+        assert_eq!(parse_stat("12 (x"), None);
+    }
+
+    #[test]
+    fn a_process_is_itself_and_no_other() {
+        let own = Process::of(Pid::this()).expect("runs");
+        assert!(own.is_alive());
+        let recycled = Process {
+            start_time: own.start_time + 1,
+            ..own
+        };
+        assert!(!recycled.is_alive());
+    }
+}

@@ -1,0 +1,233 @@
+//! A container's directory under `--root`.
+//!
+//! ```text
+//! ROOT/                0700
+//!   ID/                0700; locked with flock(2) by whoever changes the container
+//!     state.json       written by rename
+//!     start.sock       while the container waits for `start`
+//! ```
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::id;
+
+/// A locked container directory.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    path: PathBuf,
+    lock: Flock<File>,
+}
+
+/// What can go wrong with a container's directory.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The id cannot be one.
+    #[error(transparent)]
+    Id(#[from] id::Error),
+    /// There is such a container already.
+    #[error("container with given ID already exists")]
+    Exists,
+    /// There is no such container. (Engines look for `does not exist`.)
+    #[error("container does not exist")]
+    Missing,
+    /// A step on a file.
+    #[error("{step} {path:?}")]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// `state.json` is not what this program writes.
+    #[error("read {path:?}: {problem}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+const STATE_JSON: &str = "state.json";
+
+fn on(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { step, path, source }
+}
+
+impl StateDir {
+    /// Makes the directory of a new container and locks it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when the id is taken.
+    pub(crate) fn create(root: &Path, id: &str) -> Result<Self, Error> {
+        id::check(id)?;
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        let path = root.join(id);
+        let made = match builder.create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                builder
+                    .recursive(true)
+                    .create(root)
+                    .map_err(on("make", root))?;
+                builder.recursive(false).create(&path)
+            }
+            made => made,
+        };
+        match made {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(Error::Exists);
+            }
+            made => made.map_err(on("make", &path))?,
+        }
+        Self::lock(path)
+    }
+
+    /// Opens the directory of a container and waits for its lock.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is none, or it is deleted while we wait.
+    pub(crate) fn open(root: &Path, id: &str) -> Result<Self, Error> {
+        id::check(id)?;
+        Self::lock(root.join(id))
+    }
+
+    fn lock(path: PathBuf) -> Result<Self, Error> {
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing),
+            opened => opened.map_err(on("open", &path))?,
+        };
+        let mut file = file;
+        let lock = loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Ok(lock) => break lock,
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(on("lock", &path)(errno.into())),
+            }
+        };
+        // Whoever held the lock may have deleted the container.
+        if !path.exists() {
+            return Err(Error::Missing);
+        }
+        Ok(Self { path, lock })
+    }
+
+    /// The directory as a descriptor.
+    pub(crate) fn fd(&self) -> io::Result<OwnedFd> {
+        self.lock.as_fd().try_clone_to_owned()
+    }
+
+    /// The path of a file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes `state.json`, by rename.
+    ///
+    /// # Errors
+    /// The step and the system's answer; a full disk leaves the old file.
+    pub(crate) fn write_state(&self, state: &impl Serialize) -> Result<(), Error> {
+        let path = self.path.join(STATE_JSON);
+        let temporary = self.path.join(".state.json");
+        let text = serde_json::to_vec(state).map_err(|error| Error::Content {
+            path: path.clone(),
+            problem: error.to_string(),
+        })?;
+        let write = || -> io::Result<()> {
+            let mut options = fs::OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&temporary)?;
+            file.write_all(&text)?;
+            fs::rename(&temporary, &path)
+        };
+        write().map_err(on("write", &path))
+    }
+
+    /// Reads `state.json`; None where `create` died before it wrote one.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read or understood.
+    pub(crate) fn read_state<S: DeserializeOwned>(&self) -> Result<Option<S>, Error> {
+        read_state(&self.path)
+    }
+
+    /// Removes the directory and what is in it.
+    ///
+    /// # Errors
+    /// The system's answer.
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        // Another invocation that waits for the lock finds the directory gone.
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(on("remove", &self.path)),
+        }
+    }
+}
+
+/// Reads the `state.json` in `dir` without its lock: rename makes it whole at any time.
+///
+/// # Errors
+/// The file is there and cannot be read or understood.
+pub(crate) fn read_state<S: DeserializeOwned>(dir: &Path) -> Result<Option<S>, Error> {
+    let path = dir.join(STATE_JSON);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(on("read", &path))?,
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| Error::Content {
+            path,
+            problem: error.to_string(),
+        })
+}
+
+/// Checks that a container called `id` is under `root`, without its lock.
+///
+/// # Errors
+/// [`Error::Missing`].
+pub(crate) fn existing(root: &Path, id: &str) -> Result<PathBuf, Error> {
+    id::check(id)?;
+    let path = root.join(id);
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err(Error::Missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_taken_once() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let root = root.path().join("not/yet/there");
+        let dir = StateDir::create(&root, "a").expect("created");
+        assert!(matches!(StateDir::create(&root, "a"), Err(Error::Exists)));
+        dir.write_state(&vec![1, 2]).expect("written");
+        assert_eq!(
+            dir.read_state::<Vec<i32>>().expect("read"),
+            Some(vec![1, 2])
+        );
+        dir.remove().expect("removed");
+        assert!(matches!(StateDir::open(&root, "a"), Err(Error::Missing)));
+    }
+}

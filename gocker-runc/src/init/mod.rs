@@ -1,0 +1,351 @@
+//! The container process, from the clone to execve(2).
+//!
+//! Init reads no config.json, no flag and no environment, and does not know that a state
+//! directory exists: it gets an [`InitPlan`] and one socket. Its memory is a copy of the
+//! runtime's, which had one thread, so it may allocate.
+
+mod credentials;
+mod execve;
+mod home;
+pub(crate) mod plan;
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::Context;
+use caps::Capability;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::unistd::{Pid, Uid, getpid, sethostname, setsid};
+
+use crate::console::Console;
+use crate::container::state::Process;
+use crate::container::status::Status;
+use crate::process::handshake::{FromInit, InitEnd, ToInit};
+use crate::process::start_socket;
+use crate::sys::in_root::RootFd;
+use crate::sys::procfs::ProcFd;
+use crate::sys::{Called, keyctl, network};
+use crate::{console, errors, hooks, namespaces, rootfs, sys, sysctl};
+use plan::{InitPlan, ProcessPlan};
+
+/// A program that is ready to be executed.
+struct Prepared {
+    file: CString,
+    env: Vec<CString>,
+}
+
+/// Runs init. `listener` is the start socket; without one the runtime itself says Start.
+pub(crate) fn run(mut plan: InitPlan, end: InitEnd, listener: Option<OwnedFd>) -> ! {
+    let prepared = match prepare(&mut plan, &end) {
+        Ok(prepared) => prepared,
+        Err(error) => fail(&end.0, &error),
+    };
+    let answer_to = match wait_for_start(end, listener) {
+        Ok(answer_to) => answer_to,
+        // Nobody is left to hear why.
+        Err(_) => std::process::exit(1),
+    };
+    let error = execute(&plan, &prepared);
+    fail(&answer_to, &error)
+}
+
+/// Sends the reason and ends.
+fn fail(socket: &OwnedFd, error: &anyhow::Error) -> ! {
+    let end = InitEnd(socket.try_clone().unwrap_or_else(|_| std::process::exit(1)));
+    // If the runtime is gone there is nobody to tell; the exit status remains.
+    drop(end.send(&FromInit::Failed(errors::one_line(error))));
+    std::process::exit(1)
+}
+
+/// Everything up to execve(2), in the order that the kernel and the specification ask for.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the ordered list of stages, one call and one reason each"
+)]
+fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
+    // If the runtime is killed meanwhile, so is init.
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
+    // No process of a joined namespace may look into this one (CVE-2016-9962).
+    prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
+    if plan.new_user_namespace {
+        end.expect(ToInit::IdsMapped)?;
+        namespaces::user::become_root().context("take root's ids in the user namespace")?;
+    }
+    // Before the cgroup namespace, whose root is where its maker is.
+    enter_cgroups(plan)?;
+    plan.namespaces.join()?;
+    plan.namespaces.unshare_cgroup()?;
+    // A session of its own, so that no terminal of the caller's is the container's.
+    setsid().context("setsid")?;
+    if plan.new_keyring {
+        join_keyring(&plan.id)?;
+    }
+    if plan.bring_loopback_up {
+        network::bring_loopback_up().called(|| "bring lo up".into())?;
+    }
+    // While /proc is the host's, and not anything that the container has made.
+    let proc = if plan.sysctl.is_empty() {
+        None
+    } else {
+        Some(ProcFd::private()?)
+    };
+    let root = rootfs::prepare(&mut plan.rootfs)?;
+    if plan.has_runtime_hooks {
+        end.send(&FromInit::RootReady)?;
+        end.expect(ToInit::HooksDone)?;
+    }
+    if !plan.create_container.is_empty() {
+        hooks::run(
+            "createContainer",
+            &plan.create_container,
+            &state_json(plan)?,
+        )?;
+    }
+    let console = open_console(plan, &root)?;
+    if let Some(proc) = &proc {
+        sysctl::write(proc, &plan.sysctl)?;
+    }
+    set_names(plan)?;
+    if let Some(process) = &plan.process {
+        rootfs::make_cwd(&root, &process.cwd)?;
+    }
+    rootfs::conceal(&plan.rootfs, &root)?;
+    rootfs::enter(&plan.rootfs, &root)?;
+    let process = plan
+        .process
+        .as_ref()
+        .context("config.json: process: is missing")?;
+    let console = give_console(console, end, process)?;
+    let mut env = process.env.clone();
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home::of(&root, process.user.uid)));
+    }
+    if let Some(console) = console {
+        console.attach().context("attach the terminal")?;
+    } else if plan.rootfs.dev.is_some() {
+        reopen_null(&root)?;
+    }
+    drop(root);
+    become_process(process)?;
+    let file = execve::find(&process.args[0], &env)?;
+    sys::process::reset_signals();
+    let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
+    sys::process::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
+    // From here on the container outlives the runtime.
+    prctl::set_pdeathsig(None).context("prctl(PDEATHSIG)")?;
+    end.send(&FromInit::Prepared)?;
+    let env = env
+        .into_iter()
+        .map(CString::new)
+        .collect::<Result<_, _>>()
+        .context("process.env")?;
+    Ok(Prepared { file, env })
+}
+
+/// Writes itself into each v1 hierarchy: a process of one thread that moves itself does not
+/// wait for the lock over all threads of the machine.
+pub(crate) fn enter_cgroups(plan: &mut InitPlan) -> anyhow::Result<()> {
+    for tasks in plan.way_in.drain(..) {
+        nix::unistd::write(&tasks, b"0").context("enter the cgroup")?;
+    }
+    Ok(())
+}
+
+fn join_keyring(id: &str) -> anyhow::Result<()> {
+    let name = CString::new(format!("_ses.{id}")).context("session keyring")?;
+    match keyctl::join_session_keyring(&name) {
+        // A kernel without keyrings has none to leak, and one whose profile forbids keyctl
+        // hides them.
+        Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        done => Ok(done.called(|| format!("keyctl(JOIN_SESSION_KEYRING, {name:?})"))?),
+    }
+}
+
+fn set_names(plan: &InitPlan) -> anyhow::Result<()> {
+    if let Some(name) = &plan.hostname {
+        sethostname(name).called(|| format!("sethostname({name:?})"))?;
+    }
+    if let Some(name) = &plan.domainname {
+        sys::process::setdomainname(name).called(|| format!("setdomainname({name:?})"))?;
+    }
+    Ok(())
+}
+
+fn open_console(plan: &InitPlan, root: &RootFd) -> anyhow::Result<Option<Console>> {
+    let Some(process) = plan.process.as_ref().filter(|process| process.terminal) else {
+        return Ok(None);
+    };
+    let console = console::open(root, process.console_size).context("open a terminal")?;
+    console
+        .bind_on_dev_console(root)
+        .context("bind the terminal on /dev/console")?;
+    Ok(Some(console))
+}
+
+/// Hands the master out and keeps the peer.
+fn give_console(
+    console: Option<Console>,
+    end: &InitEnd,
+    process: &ProcessPlan,
+) -> anyhow::Result<Option<Console>> {
+    let Some(console) = console else {
+        return Ok(None);
+    };
+    console
+        .give_to(Uid::from_raw(process.user.uid))
+        .context("give the terminal to the user")?;
+    let master = console.master.try_clone().context("dup the terminal")?;
+    end.send(&FromInit::Console {
+        name: console.name.clone(),
+        master,
+    })?;
+    Ok(Some(console))
+}
+
+/// A descriptor of the host's null device would be a way to the host's /dev.
+fn reopen_null(root: &RootFd) -> anyhow::Result<()> {
+    use nix::sys::stat::{fstat, makedev};
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let is_null =
+        |fd: std::os::fd::BorrowedFd<'_>| fstat(fd).is_ok_and(|stat| stat.st_rdev == makedev(1, 3));
+    let which = [
+        is_null(stdin.as_fd()),
+        is_null(stdout.as_fd()),
+        is_null(stderr.as_fd()),
+    ];
+    if which == [false; 3] {
+        return Ok(());
+    }
+    let null = root
+        .open_beneath(std::path::Path::new("/dev/null"), nix::fcntl::OFlag::O_RDWR)
+        .context("open the container's /dev/null")?;
+    if which[0] {
+        nix::unistd::dup2_stdin(&null).context("dup2(0)")?;
+    }
+    if which[1] {
+        nix::unistd::dup2_stdout(&null).context("dup2(1)")?;
+    }
+    if which[2] {
+        nix::unistd::dup2_stderr(&null).context("dup2(2)")?;
+    }
+    Ok(())
+}
+
+/// Becomes the user, with the capabilities and the working directory that it is to have.
+fn become_process(process: &ProcessPlan) -> anyhow::Result<()> {
+    credentials::set_umask(&process.user);
+    // A directory that only root may enter is entered as root; one that only the user may
+    // enter (NFS) as the user.
+    let early = execve::change_dir(&process.cwd);
+    credentials::give_stdio(&process.user)?;
+    process.capabilities.limit_bounding()?;
+    credentials::become_user(&process.user)?;
+    process.capabilities.apply()?;
+    if early.is_err()
+        || !process
+            .capabilities
+            .is_effective(Capability::CAP_DAC_OVERRIDE)
+    {
+        match execve::change_dir(&process.cwd) {
+            Err(error) if early.is_err() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    execve::check_cwd(&process.cwd)?;
+    if process.no_new_privileges {
+        prctl::set_no_new_privs().context("prctl(NO_NEW_PRIVS)")?;
+    }
+    Ok(())
+}
+
+/// Waits until the container is started; returns where to answer.
+fn wait_for_start(end: InitEnd, listener: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
+    let Some(listener) = listener else {
+        end.expect(ToInit::Start)?;
+        return Ok(end.0);
+    };
+    drop(end);
+    Ok(start_socket::wait(&listener)?)
+}
+
+fn execute(plan: &InitPlan, prepared: &Prepared) -> anyhow::Error {
+    if !plan.start_container.is_empty() {
+        let run = || -> anyhow::Result<()> {
+            hooks::run("startContainer", &plan.start_container, &state_json(plan)?)?;
+            Ok(())
+        };
+        if let Err(error) = run() {
+            return error;
+        }
+    }
+    let Some(process) = &plan.process else {
+        return anyhow::anyhow!("no process");
+    };
+    execve::run(&prepared.file, &process.c_args, &prepared.env).into()
+}
+
+/// The state that hooks in the container namespace read; the pid is the one seen there.
+fn state_json(plan: &InitPlan) -> anyhow::Result<Vec<u8>> {
+    let mut state = plan.state.clone();
+    state.init = Some(Process {
+        pid: getpid().as_raw(),
+        start_time: 0,
+    });
+    serde_json::to_vec(&state.report(Status::Creating)).context("state for hooks")
+}
+
+/// The process in between: joins, makes init beside itself, and ends.
+///
+/// # Safety
+/// As [`sys::clone3::clone3`]: the calling process has one thread.
+#[allow(
+    unsafe_code,
+    reason = "the second clone, which only the process in between can make"
+)]
+pub(crate) unsafe fn run_intermediate(
+    mut plan: InitPlan,
+    end: InitEnd,
+    listener: Option<OwnedFd>,
+) -> ! {
+    use sys::clone3::{CloneArgs, Cloned, clone3};
+    let join = |plan: &mut InitPlan| -> anyhow::Result<()> {
+        enter_cgroups(plan)?;
+        if let Some(pid) = plan.namespaces.joined_pid.take() {
+            namespaces::enter(bundles::config::linux::namespaces::Kind::Pid, &pid)?;
+        }
+        plan.namespaces.join()?;
+        plan.namespaces.joined.clear();
+        Ok(())
+    };
+    if let Err(error) = join(&mut plan) {
+        fail(&end.0, &error);
+    }
+    let flags = plan.namespaces.clone_flags | u64::from(libc::CLONE_PARENT.cast_unsigned());
+    // SAFETY: the caller promises one thread; this process has made none since its own clone.
+    match unsafe {
+        clone3(CloneArgs {
+            flags,
+            cgroup: None,
+        })
+    } {
+        Ok(Cloned::Child) => run(plan, end, listener),
+        Ok(Cloned::Parent { pid, pidfd }) => {
+            let sent = end.send(&FromInit::Cloned {
+                pid: Pid::as_raw(pid),
+                pidfd,
+            });
+            std::process::exit(i32::from(sent.is_err()))
+        }
+        Err(errno) => {
+            let call = || format!("clone3({flags:#x})");
+            let error = Err::<(), _>(errno)
+                .called(call)
+                .context("create namespaces");
+            match error {
+                Err(error) => fail(&end.0, &error),
+                Ok(()) => std::process::exit(1),
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Everything that init needs, looked up, opened and checked before the clone.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use bundles::FieldError;
+use bundles::config::Config;
+use bundles::config::hooks::Hook;
+use bundles::config::linux::namespaces::Kind;
+use bundles::config::mounts::Mount;
+use bundles::config::process::{ConsoleSize, Process, User};
+
+use crate::capabilities::CapabilitySets;
+use crate::cgroups::Record;
+use crate::cgroups::mounts::{CgroupMounts, V1Source};
+use crate::container::state::State;
+use crate::namespaces::NamespacePlan;
+use crate::rootfs::devices::Nodes;
+use crate::rootfs::mount::{MountPlan, What};
+use crate::rootfs::mount_options::MountOptions;
+use crate::rootfs::pivot::Pivot;
+use crate::rootfs::{Link, RootfsPlan};
+use crate::sys::mount_api::Recursive;
+use crate::sysctl;
+
+/// The plan of a container process.
+#[derive(Debug)]
+pub(crate) struct InitPlan {
+    /// The container's id, for the keyring's name.
+    pub(crate) id: String,
+    /// What hooks are told.
+    pub(crate) state: State<Record>,
+    /// Namespaces to make and to join.
+    pub(crate) namespaces: NamespacePlan,
+    /// Whether the runtime writes id mappings.
+    pub(crate) new_user_namespace: bool,
+    /// v1's files to write oneself into.
+    pub(crate) way_in: Vec<OwnedFd>,
+    /// Whether a session keyring is made.
+    pub(crate) new_keyring: bool,
+    /// Whether the network namespace is new.
+    pub(crate) bring_loopback_up: bool,
+    /// Kernel parameters.
+    pub(crate) sysctl: BTreeMap<String, String>,
+    /// The root filesystem.
+    pub(crate) rootfs: RootfsPlan,
+    /// Whether the runtime has hooks to run once the mounts are made.
+    pub(crate) has_runtime_hooks: bool,
+    /// `hooks.createContainer`.
+    pub(crate) create_container: Vec<Hook>,
+    /// `hooks.startContainer`.
+    pub(crate) start_container: Vec<Hook>,
+    /// The host name.
+    pub(crate) hostname: Option<String>,
+    /// The NIS domain name.
+    pub(crate) domainname: Option<String>,
+    /// The program.
+    pub(crate) process: Option<ProcessPlan>,
+}
+
+/// The program and who runs it.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    /// The program and its arguments.
+    pub(crate) args: Vec<String>,
+    /// The same, for the kernel.
+    pub(crate) c_args: Vec<CString>,
+    /// `NAME=value` strings.
+    pub(crate) env: Vec<String>,
+    /// The working directory.
+    pub(crate) cwd: PathBuf,
+    /// Ids, groups and umask.
+    pub(crate) user: User,
+    /// The capability sets.
+    pub(crate) capabilities: CapabilitySets,
+    /// Whether execve(2) may grant nothing.
+    pub(crate) no_new_privileges: bool,
+    /// Whether it gets a terminal.
+    pub(crate) terminal: bool,
+    /// The terminal's size.
+    pub(crate) console_size: Option<ConsoleSize>,
+    /// How many descriptors from 3 on it inherits.
+    pub(crate) preserve_fds: u32,
+}
+
+/// What the command line adds to the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choices {
+    /// `--no-pivot`.
+    pub(crate) no_pivot: bool,
+    /// `--no-new-keyring`.
+    pub(crate) no_new_keyring: bool,
+    /// `--preserve-fds`, and LISTEN_FDS.
+    pub(crate) preserve_fds: u32,
+}
+
+impl InitPlan {
+    /// Makes the plan of a container.
+    ///
+    /// # Errors
+    /// The field that cannot be served.
+    pub(crate) fn new(
+        config: &Config,
+        state: State<Record>,
+        choices: Choices,
+        cgroup_mounts: &CgroupMounts,
+    ) -> Result<Self, FieldError> {
+        let namespaces = &config.linux.namespaces;
+        sysctl::check(&config.linux.sysctl, namespaces, config.hostname.is_some())?;
+        check_names(config)?;
+        let process = config
+            .process
+            .as_ref()
+            .map(|process| plan_process(process, choices));
+        let hooks = &config.hooks;
+        Ok(Self {
+            id: state.id.clone(),
+            rootfs: plan_rootfs(config, &state, choices, cgroup_mounts)?,
+            state,
+            namespaces: NamespacePlan::new(namespaces)?,
+            new_user_namespace: namespaces.is_new(Kind::User),
+            way_in: Vec::new(),
+            new_keyring: !choices.no_new_keyring,
+            bring_loopback_up: namespaces.is_new(Kind::Network),
+            sysctl: config.linux.sysctl.clone(),
+            has_runtime_hooks: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
+            create_container: hooks.create_container.clone(),
+            start_container: hooks.start_container.clone(),
+            hostname: config.hostname.clone(),
+            domainname: config.domainname.clone(),
+            process: process.transpose()?,
+        })
+    }
+}
+
+/// Names belong to a UTS namespace of the container's own: the host keeps its.
+fn check_names(config: &Config) -> Result<(), FieldError> {
+    if config.linux.namespaces.has(Kind::Uts) {
+        return Ok(());
+    }
+    let named = [
+        ("hostname", &config.hostname),
+        ("domainname", &config.domainname),
+    ];
+    match named.iter().find(|(_, name)| name.is_some()) {
+        Some((field, _)) => Err(FieldError::new(
+            *field,
+            "is given without a UTS namespace, and would change the host's",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn plan_process(process: &Process, choices: Choices) -> Result<ProcessPlan, FieldError> {
+    let c_args = process
+        .args
+        .iter()
+        .map(|arg| c_string("process.args", arg.as_bytes()));
+    Ok(ProcessPlan {
+        args: process.args.clone(),
+        c_args: c_args.collect::<Result<_, _>>()?,
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        user: process.user.clone(),
+        capabilities: CapabilitySets::new(process.capabilities.as_ref()),
+        no_new_privileges: process.no_new_privileges,
+        terminal: process.terminal,
+        console_size: process.console_size,
+        preserve_fds: choices.preserve_fds,
+    })
+}
+
+fn c_string(field: &str, bytes: &[u8]) -> Result<CString, FieldError> {
+    CString::new(bytes).map_err(|_| FieldError::new(field, "holds a NUL byte"))
+}
+
+fn plan_rootfs(
+    config: &Config,
+    state: &State<Record>,
+    choices: Choices,
+    cgroup_mounts: &CgroupMounts,
+) -> Result<RootfsPlan, FieldError> {
+    let linux = &config.linux;
+    let pivot = match (linux.namespaces.has(Kind::Mount), choices.no_pivot) {
+        (false, _) => Pivot::Chroot,
+        (true, true) => Pivot::Move,
+        (true, false) => Pivot::PivotRoot,
+    };
+    if pivot == Pivot::Chroot {
+        check_without_mount_namespace(config)?;
+    }
+    let mut planned = Vec::with_capacity(config.mounts.len());
+    let mut links = Vec::new();
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let options = MountOptions::parse(index, &mount.options)?;
+        if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
+            plan_cgroup(mount, &options, cgroup_mounts, (&mut planned, &mut links))?;
+        } else {
+            planned.push(plan_mount(index, mount, options, &state.bundle)?);
+        }
+    }
+    let in_user_namespace = linux.namespaces.has(Kind::User);
+    if in_user_namespace && pivot != Pivot::Chroot {
+        // Inside, the host's paths may be closed to the mapped root.
+        for mount in &mut planned {
+            crate::rootfs::mount::open_early(mount)
+                .map_err(|error| FieldError::new("mounts", crate::errors::chain(&error)))?;
+        }
+    }
+    let host_dev = config
+        .mounts
+        .iter()
+        .any(|m| m.destination == Path::new("/dev") && m.is_bind());
+    let nodes = if in_user_namespace {
+        Nodes::Bind
+    } else {
+        Nodes::Make
+    };
+    Ok(RootfsPlan {
+        path: state.rootfs.clone(),
+        readonly: config.root_readonly,
+        propagation: linux.rootfs_propagation,
+        mounts: planned,
+        links,
+        dev: (!host_dev && pivot != Pivot::Chroot).then_some(nodes),
+        devices: linux.devices.clone(),
+        masked_paths: linux.masked_paths.clone(),
+        readonly_paths: linux.readonly_paths.clone(),
+        pivot,
+    })
+}
+
+/// Without a mount namespace every mount would be the host's.
+fn check_without_mount_namespace(config: &Config) -> Result<(), FieldError> {
+    let linux = &config.linux;
+    let given = [
+        ("mounts", !config.mounts.is_empty()),
+        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+        ("linux.devices", !linux.devices.is_empty()),
+        (
+            "linux.rootfsPropagation",
+            linux.rootfs_propagation.is_some(),
+        ),
+        ("root.readonly", config.root_readonly),
+        (
+            "process.terminal",
+            config
+                .process
+                .as_ref()
+                .is_some_and(|process| process.terminal),
+        ),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(FieldError::new(
+            *field,
+            "is given without a mount namespace, and would change the host's mounts",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn plan_mount(
+    index: usize,
+    mount: &Mount,
+    options: MountOptions,
+    bundle: &Path,
+) -> Result<MountPlan, FieldError> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        let name = if mount.uid_mappings.is_empty() {
+            "gidMappings"
+        } else {
+            "uidMappings"
+        };
+        return Err(FieldError::new(
+            field(name),
+            "id-mapped mounts are not served yet",
+        ));
+    }
+    let source = mount.source.clone().unwrap_or_default();
+    let what = if options.remount {
+        What::Remount
+    } else if mount.is_bind() {
+        if let Some((key, _)) = options.data.first() {
+            let problem = format!("{key:?} means nothing for a bind mount");
+            return Err(FieldError::new(field("options"), problem));
+        }
+        // Spec: config.md#mounts: a relative source is taken from the bundle.
+        What::Bind {
+            source: bundle.join(source),
+            tree: None,
+        }
+    } else {
+        What::Filesystem {
+            kind: c_string(&field("type"), mount.kind.as_bytes())?,
+            source: c_string(&field("source"), source.as_os_str().as_bytes())?,
+            fallback: None,
+        }
+    };
+    Ok(MountPlan {
+        destination: mount.destination.clone(),
+        what,
+        options,
+    })
+}
+
+/// A mount of type `cgroup` is several.
+fn plan_cgroup(
+    mount: &Mount,
+    options: &MountOptions,
+    mounts: &CgroupMounts,
+    (planned, links): (&mut Vec<MountPlan>, &mut Vec<Link>),
+) -> Result<(), FieldError> {
+    let own = |data: Vec<(CString, Option<CString>)>| MountOptions {
+        attributes: options.attributes,
+        propagation: options.propagation.clone(),
+        data,
+        ..MountOptions::default()
+    };
+    let (mounts, v1_links) = match mounts {
+        CgroupMounts::V2 { fallback } => {
+            planned.push(MountPlan {
+                destination: mount.destination.clone(),
+                what: What::Filesystem {
+                    kind: c"cgroup2".to_owned(),
+                    source: c"cgroup".to_owned(),
+                    fallback: Some(fallback.clone()),
+                },
+                options: own(Vec::new()),
+            });
+            return Ok(());
+        }
+        CgroupMounts::V1 { mounts, links } => (mounts, links),
+    };
+    planned.push(MountPlan {
+        destination: mount.destination.clone(),
+        what: What::Filesystem {
+            kind: c"tmpfs".to_owned(),
+            source: c"tmpfs".to_owned(),
+            fallback: None,
+        },
+        options: own(vec![(c"mode".to_owned(), Some(c"755".to_owned()))]),
+    });
+    for one in mounts {
+        let (what, data) = match &one.source {
+            V1Source::Bind(source) => (
+                What::Bind {
+                    source: source.clone(),
+                    tree: None,
+                },
+                Vec::new(),
+            ),
+            V1Source::FileSystem(options) => {
+                let kind = c"cgroup".to_owned();
+                let source = c"cgroup".to_owned();
+                (
+                    What::Filesystem {
+                        kind,
+                        source,
+                        fallback: None,
+                    },
+                    v1_options(options)?,
+                )
+            }
+        };
+        let mut options = own(data);
+        if matches!(what, What::Bind { .. }) {
+            options.bind = Some(Recursive::No);
+        }
+        planned.push(MountPlan {
+            destination: mount.destination.join(&one.name),
+            what,
+            options,
+        });
+    }
+    links.extend(v1_links.iter().map(|(name, target)| Link {
+        path: mount.destination.join(name),
+        target: target.into(),
+    }));
+    Ok(())
+}
+
+fn v1_options(options: &str) -> Result<Vec<(CString, Option<CString>)>, FieldError> {
+    let text = |text: &str| c_string("mounts", text.as_bytes());
+    options
+        .split(',')
+        .map(|word| match word.split_once('=') {
+            Some((key, value)) => Ok((text(key)?, Some(text(value)?))),
+            None => Ok((text(word)?, None)),
+        })
+        .collect()
+}

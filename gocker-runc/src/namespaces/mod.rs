@@ -1,0 +1,199 @@
+//! Which namespaces the container process is born into, and which it joins.
+//!
+//! ```text
+//! direct         runtime --clone3(NEW*)--> init: joins the others by setns
+//! intermediate   runtime --clone3--> joins --clone3(PARENT, NEW*)--> init
+//! ```
+//!
+//! The second way is for configurations whose user namespace must come between the joined
+//! namespaces and the new ones.
+//!
+//! Spec: config-linux.md#namespaces; namespaces(7)
+
+pub(crate) mod user;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use bundles::FieldError;
+use bundles::config::linux::namespaces::{Kind, Namespaces};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::sys::errno::describe;
+use crate::sys::in_root::open_host_path;
+use crate::sys::{CallError, Called};
+
+/// Everything about namespaces, opened before the clone.
+#[derive(Debug)]
+pub(crate) struct NamespacePlan {
+    /// `CLONE_NEW*` of what is made with the process. The cgroup namespace is not among
+    /// them: its root is the cgroup that its maker is in.
+    pub(crate) clone_flags: u64,
+    /// Whether a cgroup namespace is made once the process is in its cgroup.
+    pub(crate) new_cgroup: bool,
+    /// The namespaces to join, but for the PID namespace.
+    pub(crate) joined: Vec<(Kind, OwnedFd)>,
+    /// The PID namespace to join: the runtime enters it for its next child.
+    pub(crate) joined_pid: Option<OwnedFd>,
+    /// Whether a process in between has to join before the clone.
+    pub(crate) intermediate: bool,
+}
+
+impl NamespacePlan {
+    /// Opens what is to be joined.
+    ///
+    /// # Errors
+    /// The entry whose path cannot be opened, is of another kind, or is not served.
+    pub(crate) fn new(namespaces: &Namespaces) -> Result<Self, FieldError> {
+        let mut plan = Self {
+            clone_flags: 0,
+            new_cgroup: namespaces.is_new(Kind::Cgroup),
+            joined: Vec::new(),
+            joined_pid: None,
+            intermediate: false,
+        };
+        for namespace in namespaces.iter() {
+            let field = || format!("linux.namespaces[{}]", namespace.index);
+            let flag = flag(namespace.kind)
+                .ok_or_else(|| FieldError::new(field(), "time namespaces are not served yet"))?;
+            match &namespace.path {
+                None if namespace.kind == Kind::Cgroup => {}
+                None => plan.clone_flags |= u64::from(flag.bits().cast_unsigned()),
+                Some(path) => {
+                    let fd = open(path, namespace.kind)
+                        .map_err(|problem| FieldError::new(format!("{}.path", field()), problem))?;
+                    match namespace.kind {
+                        Kind::Pid => plan.joined_pid = Some(fd),
+                        kind => plan.joined.push((kind, fd)),
+                    }
+                }
+            }
+        }
+        let joins = !plan.joined.is_empty();
+        let makes = plan.clone_flags != 0;
+        plan.intermediate = (namespaces.is_new(Kind::User) && joins)
+            || (namespaces.path(Kind::User).is_some() && makes);
+        Ok(plan)
+    }
+
+    /// Joins every namespace of the plan but the PID namespace, in the calling process.
+    ///
+    /// Those that the host's root owns are joined before the user namespace, those that the
+    /// user namespace owns after it; the kernel tells which is which.
+    ///
+    /// # Errors
+    /// The namespace that the kernel refuses.
+    pub(crate) fn join(&self) -> Result<(), Error> {
+        let mut refused = Vec::new();
+        let user = self.joined.iter().find(|(kind, _)| *kind == Kind::User);
+        for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != Kind::User) {
+            match enter(*kind, fd) {
+                Err(error) if user.is_some() && error.source.errno == Errno::EPERM => {
+                    refused.push((kind, fd));
+                }
+                done => done?,
+            }
+        }
+        if let Some((kind, fd)) = user {
+            enter(*kind, fd)?;
+            user::become_root().map_err(|source| Error {
+                what: "take root's ids in",
+                kind: *kind,
+                source,
+            })?;
+        }
+        refused
+            .into_iter()
+            .try_for_each(|(kind, fd)| enter(*kind, fd))
+    }
+
+    /// Makes the cgroup namespace where one is wanted.
+    ///
+    /// Runs in: init, which is in its cgroup by now.
+    ///
+    /// # Errors
+    /// unshare(2)'s.
+    pub(crate) fn unshare_cgroup(&self) -> Result<(), Error> {
+        if !self.new_cgroup {
+            return Ok(());
+        }
+        unshare(CloneFlags::CLONE_NEWCGROUP)
+            .called(|| "unshare(CLONE_NEWCGROUP)".into())
+            .map_err(|source| Error {
+                what: "create",
+                kind: Kind::Cgroup,
+                source,
+            })
+    }
+}
+
+/// A namespace that could not be joined or made.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {} namespace", kind.as_str())]
+pub(crate) struct Error {
+    /// `join` or `create`.
+    what: &'static str,
+    /// Of which kind.
+    kind: Kind,
+    /// The call.
+    source: CallError,
+}
+
+/// Moves the calling process, or for a PID namespace its later children, into `fd`.
+///
+/// # Errors
+/// setns(2)'s.
+pub(crate) fn enter(kind: Kind, fd: &OwnedFd) -> Result<(), Error> {
+    let flag = flag(kind).unwrap_or(CloneFlags::empty());
+    setns(fd.as_fd(), flag)
+        .called(|| format!("setns({flag:?})"))
+        .map_err(|source| Error {
+            what: "join",
+            kind,
+            source,
+        })
+}
+
+fn flag(kind: Kind) -> Option<CloneFlags> {
+    Some(match kind {
+        Kind::User => CloneFlags::CLONE_NEWUSER,
+        Kind::Pid => CloneFlags::CLONE_NEWPID,
+        Kind::Network => CloneFlags::CLONE_NEWNET,
+        Kind::Ipc => CloneFlags::CLONE_NEWIPC,
+        Kind::Uts => CloneFlags::CLONE_NEWUTS,
+        Kind::Mount => CloneFlags::CLONE_NEWNS,
+        Kind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+        Kind::Time => return None,
+    })
+}
+
+/// Opens a namespace file and checks that it is one, of the right kind.
+fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
+    let fd = open_host_path(path).map_err(|error| error.to_string())?;
+    let magic = nix::sys::statfs::fstatfs(&fd)
+        .map_err(describe)?
+        .filesystem_type();
+    let fd = std::fs::File::open(path)
+        .map_err(|error| error.to_string())
+        .map(OwnedFd::from)?;
+    if magic.0 != NSFS_MAGIC {
+        return Err(format!("{path:?} is not a namespace"));
+    }
+    let found = std::fs::read_link(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&fd)
+    ))
+    .map_err(|error| error.to_string())?;
+    let found = found.to_string_lossy();
+    if found.split(':').next() != Some(kind.proc_name()) {
+        return Err(format!(
+            "{path:?} is {found}, not a {} namespace",
+            kind.as_str()
+        ));
+    }
+    Ok(fd)
+}
+
+/// statfs(2): the filesystem of namespace files.
+const NSFS_MAGIC: libc::c_long = 0x6e73_6673;

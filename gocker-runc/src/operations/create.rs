@@ -1,0 +1,306 @@
+//! `create`: from a bundle to a process that waits to be started.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use bundles::Bundle;
+use bundles::config::Config;
+use bundles::config::linux::namespaces::Kind;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::spawn::{Spawned, spawn};
+use super::undo::Made;
+use super::{State, unserved};
+use crate::cgroups::Cgroup;
+use crate::cgroups::detect::Layout;
+use crate::cgroups::mounts::View;
+use crate::container::state::Process;
+use crate::container::state_dir::StateDir;
+use crate::container::status::Status;
+use crate::init::plan::{Choices, InitPlan};
+use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
+use crate::process::{start_socket, stdio};
+use crate::sys::procfs::ProcFd;
+use crate::sys::seqpacket;
+use crate::{hooks, logging, namespaces, rlimits};
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// `--root`.
+    pub(crate) root: &'a Path,
+    /// The container's id.
+    pub(crate) id: &'a str,
+    /// `--bundle`.
+    pub(crate) bundle: &'a Path,
+    /// `--console-socket`.
+    pub(crate) console_socket: Option<&'a Path>,
+    /// `--pid-file`.
+    pub(crate) pid_file: Option<&'a Path>,
+    /// `--pidfd-socket`.
+    pub(crate) pidfd_socket: Option<&'a Path>,
+    /// What the command line adds to the configuration.
+    pub(crate) choices: Choices,
+    /// Who starts it, and who has the terminal.
+    pub(crate) mode: Mode,
+}
+
+/// What comes after the container is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// `create`: somebody calls `start` later.
+    Create,
+    /// `run --detach`: it is started at once, and left.
+    Detached,
+    /// `run`: it is started at once, and attended.
+    Foreground,
+}
+
+/// A container that was made.
+pub(crate) struct Created {
+    /// Its locked directory.
+    pub(crate) dir: StateDir,
+    /// What `state.json` says.
+    pub(crate) state: State,
+    /// Init.
+    pub(crate) pid: Pid,
+    /// Init, and no later process of that id.
+    pub(crate) pidfd: OwnedFd,
+    /// The conversation with init.
+    pub(crate) end: RuntimeEnd,
+    /// The terminal's master, in the foreground.
+    pub(crate) master: Option<OwnedFd>,
+}
+
+/// Makes the container. When it fails, nothing of it is left.
+///
+/// # Errors
+/// The field, step or call that failed.
+#[expect(clippy::too_many_lines, reason = "all of `create`, top to bottom")]
+pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
+    crate::container::id::check(request.id)?;
+    let (bundle, config) = read(request)?;
+    let console = connect_console(request, &config)?;
+    let layout = Layout::detect(Path::new("/proc"))?;
+    let cgroups_path = config.linux.cgroups_path.as_deref();
+    let cgroup = Cgroup::plan(&layout, cgroups_path, request.id).context("config.json")?;
+    cgroup
+        .check(&config.linux.resources)
+        .context("config.json")?;
+    let mut state = new_state(request, &bundle, &config, &cgroup)?;
+    let view = if config.linux.namespaces.has(Kind::Cgroup) {
+        View::Namespace
+    } else {
+        View::Host
+    };
+    let cgroup_mounts = cgroup.mount_list(&layout, view);
+    let plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
+        .context("config.json")?;
+
+    // From here on things are made; `made` unmakes them if a later step fails.
+    let mut made = Made::default();
+    let dir = made.dir.insert(StateDir::create(request.root, request.id)?);
+    dir.write_state(&state)?;
+    let listener = match request.mode {
+        Mode::Create => Some(start_socket::listen_in(&dir.fd()?)?),
+        Mode::Detached | Mode::Foreground => None,
+    };
+    let cgroup = made.cgroup.insert(cgroup);
+    cgroup.create().context("make the cgroup")?;
+    let way_in = cgroup.way_in().context("open the cgroup")?;
+    let Spawned { pid, pidfd, end } = spawn(plan, way_in, listener)?;
+    let pidfd = &made.init.insert((pid, pidfd)).1;
+    if let Some(socket) = request.pidfd_socket {
+        send_pidfd(socket, pidfd)?;
+    }
+    if config.linux.namespaces.is_new(Kind::User) {
+        let (uids, gids) = (&config.linux.uid_mappings, &config.linux.gid_mappings);
+        namespaces::user::write_id_mappings(&ProcFd::host()?, pid, uids, gids)
+            .context("write the id mappings")?;
+        end.send(ToInit::IdsMapped)?;
+    }
+    // While init mounts, on the other core.
+    if let Some(cgroup) = &made.cgroup {
+        cgroup
+            .apply(&config.linux.resources)
+            .context("config.json")?;
+    }
+    state.init = Process::of(pid);
+    let master = converse(&end, pid, &config, &state, console)?;
+    if let Some(dir) = &made.dir {
+        dir.write_state(&state)?;
+    }
+    if let Some(file) = request.pid_file {
+        write_pid_file(file, pid).with_context(|| format!("write the pid file {file:?}"))?;
+    }
+    let (Some(dir), Some((pid, pidfd))) = (made.dir.take(), made.init.take()) else {
+        bail!("the container vanished while it was made");
+    };
+    made.cgroup = None;
+    Ok(Created {
+        dir,
+        state,
+        pid,
+        pidfd,
+        end,
+        master,
+    })
+}
+
+/// Reads the bundle and refuses what cannot be served.
+fn read(request: &Request<'_>) -> anyhow::Result<(Bundle, Config)> {
+    let bundle = Bundle::open(request.bundle)?;
+    for warning in &bundle.warnings {
+        logging::warn(&format!("config.json: {warning}"));
+    }
+    unserved::check(&bundle.spec).context("config.json")?;
+    let config = Config::from_spec(&bundle.spec).context("config.json")?;
+    ensure!(
+        config.process.is_some(),
+        "config.json: process.args: is missing or empty"
+    );
+    Ok((bundle, config))
+}
+
+/// A terminal needs somebody to give it to.
+fn connect_console(request: &Request<'_>, config: &Config) -> anyhow::Result<Option<UnixStream>> {
+    let terminal = config
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
+    match (terminal, request.console_socket, request.mode) {
+        (true, None, Mode::Create | Mode::Detached) => {
+            bail!("process.terminal is true: a detached container needs --console-socket")
+        }
+        (true, Some(_), Mode::Foreground) => {
+            bail!("--console-socket is for a detached container: add --detach")
+        }
+        (false, Some(_), _) => {
+            bail!("--console-socket is given, and process.terminal is false")
+        }
+        (true, Some(path), _) => stdio::connect_console(path)
+            .with_context(|| format!("connect to the console socket {path:?}"))
+            .map(Some),
+        (_, None, _) => Ok(None),
+    }
+}
+
+fn new_state(
+    request: &Request<'_>,
+    bundle: &Bundle,
+    config: &Config,
+    cgroup: &Cgroup,
+) -> anyhow::Result<State> {
+    let rootfs: PathBuf = fs::canonicalize(bundle.dir.join(&config.root_path))
+        .with_context(|| format!("config.json: root.path: {:?}", config.root_path))?;
+    ensure!(
+        rootfs.is_dir(),
+        "config.json: root.path: {rootfs:?} is not a directory"
+    );
+    Ok(State {
+        oci_version: config.oci_version.clone(),
+        id: request.id.to_owned(),
+        init: None,
+        bundle: bundle.dir.clone(),
+        rootfs,
+        created: OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .context("the time of day")?,
+        annotations: config.annotations.clone(),
+        owner: super::list::user_name(nix::unistd::Uid::current().as_raw()),
+        cgroup: cgroup.record(),
+        own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
+        hooks: config.hooks.clone(),
+    })
+}
+
+/// Talks with init until it is prepared. Returns the terminal's master, if it is ours.
+fn converse(
+    end: &RuntimeEnd,
+    pid: Pid,
+    config: &Config,
+    state: &State,
+    console: Option<UnixStream>,
+) -> anyhow::Result<Option<OwnedFd>> {
+    let mut kept = None;
+    loop {
+        match end.receive()? {
+            Some(FromInit::RootReady) => {
+                run_runtime_hooks(config, state)?;
+                end.send(ToInit::HooksDone)?;
+            }
+            Some(FromInit::Console { name, master }) => match &console {
+                Some(socket) => stdio::send_console(socket, &name, &master)
+                    .context("send the terminal to the console socket")?,
+                None => kept = Some(master),
+            },
+            Some(FromInit::Prepared) => break,
+            Some(FromInit::Failed(why)) => return Err(anyhow!(why)),
+            Some(FromInit::Cloned { .. }) => bail!("init was made twice"),
+            None => bail!("the container process ended early: {}", fate(pid)),
+        }
+    }
+    if let Some(process) = &config.process {
+        rlimits::set(pid, &process.rlimits)?;
+        if let Some(score) = process.oom_score_adj {
+            ProcFd::host()?
+                .write(
+                    &format!("{pid}/oom_score_adj"),
+                    score.to_string().as_bytes(),
+                )
+                .context("process.oomScoreAdj")?;
+        }
+    }
+    Ok(kept)
+}
+
+/// How a process ended that was not to end.
+fn fate(pid: Pid) -> String {
+    match waitpid(pid, None) {
+        Ok(WaitStatus::Signaled(_, signal, _)) => {
+            format!("killed by {signal}; is linux.resources.memory.limit too small to start in?")
+        }
+        Ok(WaitStatus::Exited(_, code)) => format!("exit status {code}"),
+        _ => "nobody knows how".into(),
+    }
+}
+
+fn run_runtime_hooks(config: &Config, state: &State) -> anyhow::Result<()> {
+    let json = serde_json::to_vec(&state.report(Status::Creating)).context("state for hooks")?;
+    hooks::run("prestart", &config.hooks.prestart, &json)?;
+    hooks::run("createRuntime", &config.hooks.create_runtime, &json)?;
+    Ok(())
+}
+
+fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
+    let socket = UnixStream::connect(path)
+        .with_context(|| format!("connect to the pidfd socket {path:?}"))?;
+    seqpacket::send(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).context("send the pidfd")
+}
+
+/// Digits alone, under a temporary name first: who sees the file sees all of it.
+fn write_pid_file(path: &Path, pid: Pid) -> std::io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .open(&temporary)?;
+    let written = file
+        .write_all(pid.to_string().as_bytes())
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        drop(fs::remove_file(&temporary));
+    }
+    written
+}

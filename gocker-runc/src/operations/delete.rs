@@ -1,0 +1,78 @@
+//! `delete`: nothing of the container is left.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::{State, status, undo};
+use crate::cgroups::Cgroup;
+use crate::container::state_dir::{Error, StateDir};
+use crate::container::status::Status;
+use crate::sys::pidfd::pidfd_open;
+use crate::{hooks, logging};
+
+/// Deletes container `id`; `force` kills it first and takes a missing one for deleted.
+///
+/// # Errors
+/// It runs, or a part of it cannot be removed.
+pub(crate) fn delete(root: &Path, id: &str, force: bool) -> anyhow::Result<()> {
+    let dir = match StateDir::open(root, id) {
+        Err(Error::Missing) if force => return Ok(()),
+        opened => opened?,
+    };
+    let Some(state) = dir.read_state::<State>()? else {
+        // Its maker died before it had made more than the directory.
+        return Ok(dir.remove()?);
+    };
+    match status::of(&dir.file(""), &state)? {
+        Status::Stopped => remove(dir, &state),
+        Status::Creating | Status::Created => kill_and_remove(dir, &state),
+        _ if force => kill_and_remove(dir, &state),
+        status => bail!(
+            "cannot delete container {id} that is not stopped: {status} (use --force to kill it)"
+        ),
+    }
+}
+
+/// Kills what runs and removes the container.
+///
+/// # Errors
+/// As [`delete`].
+pub(super) fn kill_and_remove(dir: StateDir, state: &State) -> anyhow::Result<()> {
+    let cgroup = Cgroup::from_record(&state.cgroup);
+    if let Some(init) = state.init.filter(|init| init.is_alive()) {
+        match pidfd_open(Pid::from_raw(init.pid)) {
+            // Between the look and the opening the id may have changed hands.
+            Ok(pidfd) if init.is_alive() => {
+                if cgroup.is_frozen()? {
+                    cgroup.thaw()?;
+                }
+                undo::kill_and_wait(&pidfd)?;
+            }
+            Ok(_) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).context("pidfd_open"),
+        }
+    }
+    remove(dir, state)
+}
+
+/// Removes a container whose process has ended and runs its `poststop` hooks.
+///
+/// # Errors
+/// A part that cannot be removed. A failing hook is a warning.
+pub(super) fn remove(dir: StateDir, state: &State) -> anyhow::Result<()> {
+    undo::remove(dir, &Cgroup::from_record(&state.cgroup))?;
+    if state.hooks.poststop.is_empty() {
+        return Ok(());
+    }
+    let json = serde_json::to_vec(&state.report(Status::Stopped)).context("state for hooks")?;
+    // Spec: runtime.md#lifecycle, step 13: log a warning, go on as if it had succeeded.
+    for hook in &state.hooks.poststop {
+        if let Err(error) = hooks::run("poststop", std::slice::from_ref(hook), &json) {
+            logging::warn(&crate::errors::chain(&error));
+        }
+    }
+    Ok(())
+}

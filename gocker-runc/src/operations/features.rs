@@ -1,0 +1,42 @@
+//! `features`: what this program serves, and nothing that it does not.
+//!
+//! Spec: features.md, features-linux.md
+
+use serde_json::{Value, json};
+
+use crate::capabilities;
+use crate::rootfs::mount_options;
+
+/// The features document.
+pub(crate) fn document() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+            "startContainer",
+            "poststart",
+            "poststop",
+        ],
+        "mountOptions": mount_options::known_words(),
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "capabilities": capabilities::known_names(),
+            "cgroup": {
+                "v1": true,
+                "v2": true,
+                "systemd": false,
+                "systemdUser": false,
+                "rdma": true,
+            },
+            "seccomp": { "enabled": false },
+            "apparmor": { "enabled": false },
+            "selinux": { "enabled": false },
+            "intelRdt": { "enabled": false },
+            "mountExtensions": { "idmap": { "enabled": false } },
+            "netDevices": { "enabled": false },
+        },
+    })
+}

@@ -1,0 +1,18 @@
+//! The runtime process: one file for each operation on a container.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod features;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod run;
+mod spawn;
+pub(crate) mod start;
+pub(crate) mod status;
+mod undo;
+mod unserved;
+
+use crate::cgroups::Record;
+
+/// `state.json` as this program writes it.
+pub(crate) type State = crate::container::state::State<Record>;

@@ -1,0 +1,111 @@
+//! Makes the container process.
+#![allow(
+    unsafe_code,
+    reason = "clone3 cannot be made safe: who calls it promises one thread"
+)]
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, bail, ensure};
+use bundles::config::linux::namespaces::Kind;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::cgroups::WayIn;
+use crate::init::{self, plan::InitPlan};
+use crate::namespaces;
+use crate::process::handshake::{FromInit, InitEnd, RuntimeEnd};
+use crate::sys::clone3::{CloneArgs, Cloned, clone3};
+use crate::sys::{Called, seqpacket};
+
+/// The container process, as its maker holds it.
+pub(super) struct Spawned {
+    pub(super) pid: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) end: RuntimeEnd,
+}
+
+/// Clones, and runs `plan` in the child.
+///
+/// # Errors
+/// The namespace that cannot be made or joined; a second thread in this process.
+pub(super) fn spawn(
+    mut plan: InitPlan,
+    way_in: WayIn,
+    listener: Option<OwnedFd>,
+) -> anyhow::Result<Spawned> {
+    ensure!(has_one_thread()?, "the runtime has more than one thread");
+    let (ours, theirs) = seqpacket::pair().context("socketpair")?;
+    let (end, theirs) = (RuntimeEnd(ours), InitEnd(theirs));
+    plan.way_in = way_in.tasks;
+    let intermediate = plan.namespaces.intermediate;
+    let flags = if intermediate {
+        0
+    } else {
+        plan.namespaces.clone_flags
+    };
+    let own_pid_namespace = if intermediate {
+        None
+    } else {
+        enter_pid_namespace(&mut plan)?
+    };
+    let cgroup = way_in.clone_into.as_ref().map(AsFd::as_fd);
+    // SAFETY: this process has one thread, which was just counted.
+    let cloned = unsafe { clone3(CloneArgs { flags, cgroup }) };
+    match cloned
+        .called(|| format!("clone3({})", flag_names(flags)))
+        .context("create namespaces")?
+    {
+        // SAFETY: the child of a process with one thread has one.
+        Cloned::Child if intermediate => unsafe { init::run_intermediate(plan, theirs, listener) },
+        Cloned::Child => init::run(plan, theirs, listener),
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            if let Some(own) = own_pid_namespace {
+                namespaces::enter(Kind::Pid, &own)?;
+            }
+            if intermediate {
+                return adopt(pid, end);
+            }
+            Ok(Spawned { pid, pidfd, end })
+        }
+    }
+}
+
+/// Joining a PID namespace works for the next child; returns the way back.
+fn enter_pid_namespace(plan: &mut InitPlan) -> anyhow::Result<Option<OwnedFd>> {
+    let Some(joined) = plan.namespaces.joined_pid.take() else {
+        return Ok(None);
+    };
+    let own = fs::File::open("/proc/self/ns/pid").context("open(/proc/self/ns/pid)")?;
+    namespaces::enter(Kind::Pid, &joined)?;
+    Ok(Some(own.into()))
+}
+
+/// Takes over init from the process in between, whose pid is `between`.
+fn adopt(between: Pid, end: RuntimeEnd) -> anyhow::Result<Spawned> {
+    let said = end.receive()?;
+    waitpid(between, None).context("waitpid")?;
+    match said {
+        Some(FromInit::Cloned { pid, pidfd }) => Ok(Spawned {
+            pid: Pid::from_raw(pid),
+            pidfd,
+            end,
+        }),
+        Some(FromInit::Failed(why)) => bail!(why),
+        _ => bail!("the process that joins namespaces ended early"),
+    }
+}
+
+fn has_one_thread() -> anyhow::Result<bool> {
+    Ok(fs::read_dir("/proc/self/task")
+        .context("list /proc/self/task")?
+        .count()
+        == 1)
+}
+
+fn flag_names(flags: u64) -> String {
+    let bits = i32::from_ne_bytes((flags as u32).to_ne_bytes());
+    format!("{:?}", nix::sched::CloneFlags::from_bits_truncate(bits)).replace("CloneFlags", "")
+}

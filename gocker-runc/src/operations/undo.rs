@@ -1,0 +1,89 @@
+//! What was made and has to be unmade when a later step fails; `delete` walks the same list.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::cgroups::Cgroup;
+use crate::container::state_dir::StateDir;
+use crate::sys::pidfd::pidfd_send_signal;
+
+/// How long a killed process may take to vanish.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The parts of a container in the order in which they are made. Dropping it unmakes them
+/// backwards, unless it was disarmed.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) dir: Option<StateDir>,
+    pub(super) cgroup: Option<Cgroup>,
+    pub(super) init: Option<(Pid, OwnedFd)>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if let Some((pid, pidfd)) = self.init.take() {
+            // Each step is tried whatever became of the one before, and the error that led
+            // here is the one to tell.
+            drop(kill_and_wait(&pidfd));
+            waitpid(pid, None).ok();
+        }
+        if let Some(mut cgroup) = self.cgroup.take() {
+            drop(cgroup.kill_all(Signal::SIGKILL));
+            drop(cgroup.delete());
+            drop(cgroup.undo_create());
+        }
+        if let Some(dir) = self.dir.take() {
+            drop(dir.remove());
+        }
+    }
+}
+
+/// Kills the process that `pidfd` means and waits until it has ended.
+///
+/// # Errors
+/// It does not end, or may not be killed.
+pub(super) fn kill_and_wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
+    match pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        done => done.context("kill the container process")?,
+    }
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut ended, patience) {
+            Err(Errno::EINTR) => {}
+            Ok(0) => anyhow::bail!("the container process does not end after SIGKILL"),
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno).context("poll(pidfd)"),
+        }
+    }
+}
+
+/// Removes a container whose process has ended: who is left in its cgroup, the cgroup, the
+/// directory.
+///
+/// # Errors
+/// A part that could not be removed; the directory stays then, so that it can be tried again.
+pub(super) fn remove(dir: StateDir, cgroup: &Cgroup) -> anyhow::Result<()> {
+    if !cgroup.processes()?.is_empty() {
+        cgroup.kill_all(Signal::SIGKILL)?;
+    }
+    cgroup.delete()?;
+    Ok(dir.remove()?)
+}
+
+/// Collects children that have ended: what a subreaper inherits.
+pub(super) fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status.pid().is_none() {
+            return;
+        }
+    }
+}

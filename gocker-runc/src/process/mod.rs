@@ -1,0 +1,5 @@
+//! Two processes talking: the runtime and init.
+
+pub(crate) mod handshake;
+pub(crate) mod start_socket;
+pub(crate) mod stdio;

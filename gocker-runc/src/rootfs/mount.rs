@@ -1,0 +1,364 @@
+//! Makes one mount, on descriptors from its source to its destination.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::stat::SFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use super::error::Error;
+use super::mount_options::{Attributes, MountOptions};
+use crate::sys::in_root::{Missing, RootFd, file_type};
+use crate::sys::mount_api::{
+    MountAttr, Recursive, attr, clone_tree, fs_log, fsconfig_create, fsconfig_flag,
+    fsconfig_string, fsmount, fsopen, mount_setattr, move_mount,
+};
+use crate::sys::{CallError, Called};
+
+/// One mount to make.
+#[derive(Debug)]
+pub(crate) struct MountPlan {
+    /// Where, inside the container.
+    pub(crate) destination: PathBuf,
+    /// What is mounted there.
+    pub(crate) what: What,
+    /// With which options.
+    pub(crate) options: MountOptions,
+}
+
+/// What a mount shows.
+#[derive(Debug)]
+pub(crate) enum What {
+    /// What the host has at `source`. `tree` is a copy of that mount where it had to be made
+    /// before the clone.
+    Bind {
+        /// The host's path.
+        source: PathBuf,
+        /// The detached copy.
+        tree: Option<OwnedFd>,
+    },
+    /// A filesystem of type `kind`.
+    Filesystem {
+        /// The type, as in /proc/filesystems.
+        kind: CString,
+        /// The device or label.
+        source: CString,
+        /// What is bound where the kernel refuses the filesystem (EPERM, EBUSY).
+        fallback: Option<PathBuf>,
+    },
+    /// Nothing new: the mount that is there gets other attributes.
+    Remount,
+}
+
+impl MountPlan {
+    /// What an error message calls this mount's source.
+    pub(crate) fn source_name(&self) -> String {
+        match &self.what {
+            What::Bind { source, .. } => source.display().to_string(),
+            What::Filesystem { kind, .. } => kind.to_string_lossy().into_owned(),
+            What::Remount => "remount".into(),
+        }
+    }
+}
+
+/// Makes the mount beneath `root`. A read-only tmpfs stays writable for now, because later
+/// mounts may need directories in it; [`seal`] finishes it.
+///
+/// Runs in: container namespace, before pivot_root.
+///
+/// # Errors
+/// [`Error::Mount`] with the call, [`Error::Destination`] for a place that is not allowed.
+pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
+    let named = |source| Error::Mount {
+        source_name: plan.source_name(),
+        destination: plan.destination.clone(),
+        source,
+    };
+    match &plan.what {
+        What::Bind { source, tree } => {
+            let made;
+            let tree = match tree {
+                Some(tree) => tree,
+                None => {
+                    made = open_source(source, plan.options.bind).map_err(named)?;
+                    &made
+                }
+            };
+            let missing = missing_like(tree).map_err(named)?;
+            let target = open_target(root, plan, missing, named)?;
+            attach_bind(tree, &target, &plan.options).map_err(named)
+        }
+        What::Filesystem {
+            kind,
+            source,
+            fallback,
+        } => {
+            let mount = match (new_filesystem(kind, source, &plan.options), fallback) {
+                (Err(error), Some(path)) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
+                    let tree = open_source(path, Some(Recursive::No)).map_err(named)?;
+                    set(tree.as_fd(), Recursive::No, plan.options.attributes).map_err(named)?;
+                    tree
+                }
+                (made, _) => made.map_err(named)?,
+            };
+            let target = open_target(root, plan, Missing::Directory, named)?;
+            attach(&mount, &target).map_err(named)?;
+            finish(&mount, &plan.options).map_err(named)
+        }
+        What::Remount => {
+            let flags = OFlag::O_PATH;
+            let mount = root.open_beneath(&plan.destination, flags).map_err(named)?;
+            set(mount.as_fd(), Recursive::No, plan.options.attributes).map_err(named)?;
+            finish(&mount, &plan.options).map_err(named)
+        }
+    }
+}
+
+/// Copies a bind mount's source ahead of its turn.
+///
+/// # Errors
+/// [`Error::Mount`] with the call.
+pub(crate) fn open_early(plan: &mut MountPlan) -> Result<(), Error> {
+    let recursive = plan.options.bind;
+    if let What::Bind {
+        source,
+        tree: tree @ None,
+    } = &mut plan.what
+    {
+        let opened = open_source(source, recursive).map_err(|error| Error::Mount {
+            source_name: source.display().to_string(),
+            destination: plan.destination.clone(),
+            source: error,
+        })?;
+        *tree = Some(opened);
+    }
+    Ok(())
+}
+
+/// Makes what [`make`] left writable read-only.
+///
+/// # Errors
+/// [`Error::Mount`] with the call.
+pub(crate) fn seal(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
+    if !is_sealed_late(plan) {
+        return Ok(());
+    }
+    let seal = || {
+        let mount = root.open_beneath(&plan.destination, OFlag::O_PATH)?;
+        set(
+            mount.as_fd(),
+            Recursive::No,
+            Attributes {
+                set: attr::RDONLY,
+                clear: 0,
+            },
+        )
+    };
+    seal().map_err(|source| Error::Mount {
+        source_name: plan.source_name(),
+        destination: plan.destination.clone(),
+        source,
+    })
+}
+
+fn is_sealed_late(plan: &MountPlan) -> bool {
+    matches!(&plan.what, What::Filesystem { kind, .. } if kind.as_bytes() == b"tmpfs")
+        && plan.options.attributes.set & attr::RDONLY != 0
+}
+
+/// A detached copy of the mount at the host's path `source`.
+///
+/// # Errors
+/// open_tree(2)'s.
+pub(crate) fn open_source(
+    source: &Path,
+    recursive: Option<Recursive>,
+) -> Result<OwnedFd, CallError> {
+    let recursive = recursive.unwrap_or(Recursive::Yes);
+    let path = c_path(source)?;
+    clone_tree(AT_FDCWD, &path, recursive).called(|| {
+        let recursive = if recursive == Recursive::Yes {
+            "|RECURSIVE"
+        } else {
+            ""
+        };
+        format!("open_tree({source:?}, CLONE{recursive})")
+    })
+}
+
+/// A file is mounted on a file, everything else on a directory.
+fn missing_like(tree: &OwnedFd) -> Result<Missing, CallError> {
+    let kind = file_type(tree).called(|| "fstat".into())?;
+    Ok(if kind == SFlag::S_IFDIR {
+        Missing::Directory
+    } else {
+        Missing::File
+    })
+}
+
+/// The descriptor to mount on. The kernel's own filesystems must not be led astray by a
+/// symlink, and nothing may cover a part of procfs but what shows numbers of the container.
+fn open_target(
+    root: &RootFd,
+    plan: &MountPlan,
+    missing: Missing,
+    named: impl Fn(CallError) -> Error,
+) -> Result<OwnedFd, Error> {
+    let destination = &plan.destination;
+    let refuse = |problem| Error::Destination {
+        destination: destination.clone(),
+        problem,
+    };
+    let inside_proc = destination.starts_with("/proc") && destination != Path::new("/proc");
+    if is_kernel_filesystem(plan) || inside_proc {
+        match root.open_without_symlinks(destination, OFlag::O_PATH) {
+            Err(error) if error.errno == Errno::ELOOP => {
+                return Err(refuse("the root filesystem has a symlink there"));
+            }
+            Err(error) if error.errno == Errno::ENOENT && !inside_proc => {}
+            Err(error) => return Err(named(error)),
+            Ok(target) => return allow_in_proc(target, destination).map_err(refuse),
+        }
+    }
+    let target = root.open_or_make(destination, missing).map_err(&named)?;
+    if !inside_proc && is_procfs(&target).map_err(named)? && destination != Path::new("/proc") {
+        return Err(refuse("a symlink leads it into /proc"));
+    }
+    Ok(target)
+}
+
+fn is_kernel_filesystem(plan: &MountPlan) -> bool {
+    matches!(&plan.what, What::Filesystem { kind, .. } if matches!(kind.as_bytes(), b"proc" | b"sysfs"))
+}
+
+/// Files of procfs that lxcfs and the like replace.
+const REPLACEABLE_IN_PROC: &[&str] = &[
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/uptime",
+];
+
+fn allow_in_proc(target: OwnedFd, destination: &Path) -> Result<OwnedFd, &'static str> {
+    let replaceable = REPLACEABLE_IN_PROC
+        .iter()
+        .any(|path| Path::new(path) == destination);
+    let top = !destination.starts_with("/proc") || destination == Path::new("/proc");
+    if top || replaceable {
+        Ok(target)
+    } else {
+        Err("nothing may be mounted inside /proc")
+    }
+}
+
+fn is_procfs(fd: &OwnedFd) -> Result<bool, CallError> {
+    Ok(fstatfs(fd).called(|| "fstatfs".into())?.filesystem_type() == PROC_SUPER_MAGIC)
+}
+
+fn attach_bind(tree: &OwnedFd, target: &OwnedFd, options: &MountOptions) -> Result<(), CallError> {
+    set(tree.as_fd(), Recursive::No, options.attributes)?;
+    attach(tree, target)?;
+    finish(tree, options)
+}
+
+/// move_mount(2).
+pub(super) fn attach(mount: &OwnedFd, target: &OwnedFd) -> Result<(), CallError> {
+    move_mount(mount.as_fd(), target.as_fd()).called(|| "move_mount".into())
+}
+
+/// What is set once the mount is in its place.
+fn finish(mount: &OwnedFd, options: &MountOptions) -> Result<(), CallError> {
+    set(mount.as_fd(), Recursive::Yes, options.recursive_attributes)?;
+    for (flag, recursive) in &options.propagation {
+        let attributes = MountAttr {
+            propagation: *flag,
+            ..MountAttr::default()
+        };
+        mount_setattr(mount, *recursive, attributes)
+            .called(|| format!("mount_setattr(propagation {flag:#x})"))?;
+    }
+    Ok(())
+}
+
+fn set(mount: BorrowedFd<'_>, recursive: Recursive, wanted: Attributes) -> Result<(), CallError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let attributes = MountAttr {
+        set: wanted.set,
+        clear: wanted.clear,
+        ..MountAttr::default()
+    };
+    mount_setattr(mount, recursive, attributes).called(|| {
+        format!(
+            "mount_setattr(set {:#x}, clear {:#x})",
+            wanted.set, wanted.clear
+        )
+    })
+}
+
+/// A detached mount of a new filesystem. For virtual ones read-only is the mount's affair;
+/// a device's filesystem must know it, too, or it replays its journal.
+fn new_filesystem(
+    kind: &CString,
+    source: &CString,
+    options: &MountOptions,
+) -> Result<OwnedFd, CallError> {
+    let fs = fsopen(kind).called(|| format!("fsopen({kind:?})"))?;
+    let answered = |errno: Errno, call: String| {
+        let log = fs_log(&fs);
+        let call = if log.is_empty() {
+            call
+        } else {
+            format!("{call}: {log}")
+        };
+        CallError { call, errno }
+    };
+    if !source.as_bytes().is_empty() {
+        fsconfig_string(&fs, c"source", source)
+            .map_err(|errno| answered(errno, format!("fsconfig(source={source:?})")))?;
+    }
+    let mut attributes = options.attributes.set;
+    if attributes & attr::RDONLY != 0 && source.as_bytes().starts_with(b"/") {
+        fsconfig_flag(&fs, c"ro").map_err(|errno| answered(errno, "fsconfig(ro)".into()))?;
+    }
+    if kind.as_bytes() == b"tmpfs" {
+        attributes &= !attr::RDONLY;
+    }
+    for (key, value) in &options.data {
+        let done = match value {
+            Some(value) => fsconfig_string(&fs, key, value),
+            None => fsconfig_flag(&fs, key),
+        };
+        done.map_err(|errno| {
+            let value = value.as_ref().map(|v| format!("={}", v.to_string_lossy()));
+            let option = format!("{}{}", key.to_string_lossy(), value.unwrap_or_default());
+            answered(errno, format!("fsconfig({option})"))
+        })?;
+    }
+    fsconfig_create(&fs).map_err(|errno| answered(errno, format!("fsconfig(create {kind:?})")))?;
+    fsmount(&fs, attributes).called(|| format!("fsmount({kind:?}, {attributes:#x})"))
+}
+
+/// A path as a C string.
+///
+/// # Errors
+/// EINVAL for a NUL byte.
+pub(super) fn c_path(path: &Path) -> Result<CString, CallError> {
+    let text: &OsStr = path.as_os_str();
+    CString::new(text.as_bytes()).map_err(|_| CallError {
+        call: format!("path {path:?}"),
+        errno: Errno::EINVAL,
+    })
+}

@@ -1,0 +1,100 @@
+//! Small process-wide calls that nix lacks or wraps in more than is needed here.
+#![allow(unsafe_code, reason = "system calls that nix lacks")]
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// close_range(2) with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on is
+/// close-on-exec, whoever opened it.
+///
+/// # Errors
+/// close_range(2)'s; EINVAL before Linux 5.11, ENOSYS before 5.9.
+pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
+    // SAFETY: the flag closes nothing now, so no owner loses its descriptor.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first.cast_unsigned(),
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// execveat(2) of the file that `file` refers to. Returns only on failure.
+pub(crate) fn execveat(file: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> Errno {
+    let pointers = |list: &[&CStr]| -> Vec<*const libc::c_char> {
+        list.iter()
+            .map(|text| text.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both lists end in null and hold C strings that outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            args.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Errno::last()
+}
+
+/// prlimit(2): sets a resource limit of another process.
+///
+/// # Errors
+/// prlimit(2)'s; EPERM for raising a hard limit without CAP_SYS_RESOURCE.
+pub(crate) fn set_rlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 {
+        rlim_cur: soft,
+        rlim_max: hard,
+    };
+    let old: *mut libc::rlimit64 = std::ptr::null_mut();
+    // SAFETY: `limit` outlives the call; a null old limit is allowed.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw(),
+            resource,
+            &raw const limit,
+            old,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// Gives every signal its default disposition and unblocks all: the Rust runtime ignores
+/// SIGPIPE and callers may block what they like, and execve(2) hands both on.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP || signal == 32 || signal == 33 {
+            continue;
+        }
+        // SAFETY: SIG_DFL runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: sigset_t is plain data, and sigemptyset makes it whole.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` is ours.
+    unsafe { libc::sigemptyset(&raw mut none) };
+    // SAFETY: `none` is initialised; a null old set is allowed.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// setdomainname(2): the UTS namespace's NIS domain name.
+///
+/// # Errors
+/// setdomainname(2)'s.
+pub(crate) fn setdomainname(name: &str) -> Result<(), Errno> {
+    // SAFETY: the pointer and the length are those of `name`, which outlives the call.
+    let done = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    Errno::result(done).map(drop)
+}
