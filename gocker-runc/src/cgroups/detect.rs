@@ -122,20 +122,18 @@ impl Layout {
         let cgroup2 = all
             .iter()
             .find(|hierarchy| hierarchy.controllers.is_empty());
-        let has_controllers =
-            |hierarchy: &&Hierarchy| hierarchy.controllers.iter().any(|name| !is_named(name));
         // A v1 controller that somebody mounted on a v2 machine (VPN programs do so for
         // net_cls) does not make it a v1 machine; where cgroup2 is mounted tells.
         let v2 = cgroup2.filter(|hierarchy| {
             hierarchy.mount_point == Path::new(USUAL_MOUNT_POINT)
-                || !all.iter().any(|hierarchy| has_controllers(&hierarchy))
+                || !all.iter().any(Hierarchy::has_controllers)
         });
         match v2 {
             Some(hierarchy) => Ok(Self {
                 kind: Kind::V2,
                 hierarchies: vec![hierarchy.clone()],
             }),
-            None if all.iter().any(|hierarchy| has_controllers(&hierarchy)) => Ok(Self {
+            None if all.iter().any(Hierarchy::has_controllers) => Ok(Self {
                 kind: Kind::V1,
                 hierarchies: all,
             }),
@@ -168,11 +166,6 @@ impl Hierarchy {
     /// Joins a line of `/proc/self/cgroup` with its mount; None where it is not mounted.
     fn find(line: &str, mounts: &[Mount<'_>]) -> Option<Self> {
         let (controllers, own) = split_own(line)?;
-        let _x: Vec<String> = controllers
-            .split(',')
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect();
         let is_ours = |mount: &&Mount<'_>| match controllers.first() {
             None => mount.file_system == "cgroup2",
             Some(name) => {

@@ -152,6 +152,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// A field that this machine cannot serve; the field, the file and the kernel's answer.
+    #[allow(dead_code, reason = "for `update`")]
     pub(crate) fn update(&self, resources: &Resources) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => {
@@ -180,6 +181,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
+    #[allow(dead_code, reason = "for clones that cannot go into a cgroup")]
     pub(crate) fn attach(&self, pid: Pid) -> Result<(), Error> {
         self.dirs()
             .iter()
@@ -192,6 +194,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
+    #[allow(dead_code, reason = "for containers that divide their cgroup")]
     pub(crate) fn delegate(&self, owner: Uid) -> Result<(), Error> {
         match self {
             Self::V1(_) => Ok(()),
@@ -223,6 +226,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or not all stood still in time; then they run again.
+    #[allow(dead_code, reason = "for `pause`")]
     pub(crate) fn freeze(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::freeze(hierarchies.freezer_dir()?),
@@ -234,6 +238,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or the kernel's answer.
+    #[allow(dead_code, reason = "for `resume`")]
     pub(crate) fn thaw(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::thaw(hierarchies.freezer_dir()?),
@@ -245,6 +250,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
+    #[allow(dead_code, reason = "for `state`")]
     pub(crate) fn is_frozen(&self) -> Result<bool, Error> {
         match self {
             Self::V1(hierarchies) => hierarchies
@@ -259,6 +265,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
+    #[allow(dead_code, reason = "for `events`")]
     pub(crate) fn oom_kill_count(&self) -> Result<u64, Error> {
         match self {
             Self::V1(hierarchies) => v1::memory::oom_kill_count(hierarchies),
@@ -270,6 +277,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
+    #[allow(dead_code, reason = "for `events`")]
     pub(crate) fn stats(&self) -> Result<Stats, Error> {
         match self {
             Self::V1(hierarchies) => stats::read_v1(hierarchies),
