@@ -43,7 +43,7 @@ impl Instruction {
     }
 
     /// The registers, destination first.
-    #[must_use]
+    #[cfg(test)]
     pub(crate) fn registers(&self) -> (u8, u8) {
         let (low, high) = (self.registers & 0xF, self.registers >> 4);
         if cfg!(target_endian = "little") {
