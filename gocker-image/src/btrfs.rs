@@ -198,8 +198,8 @@ fn delete_nested_one(subvolume: BorrowedFd<'_>, item: &RootRef) -> Result<(), Ca
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let parent = openat2(subvolume, path, how)
-        .map_err(|errno| CallError::new("openat2", path, errno))?;
+    let parent =
+        openat2(subvolume, path, how).map_err(|errno| CallError::new("openat2", path, errno))?;
     delete_subvolume(parent.as_fd(), name)
 }
 

@@ -102,7 +102,7 @@ pub fn is_made(root: &Path) -> bool {
 
 /// Mounts the store of `root`, made first if it is missing, and says where.
 /// `size_bytes` is the size of one that is made; None takes three quarters of
-/// the free space, but at least 1 GiB. `announce` is told once when one is
+/// the free space, but at least 1 GiB if there is so much. `announce` is told once when one is
 /// made.
 ///
 /// # Errors
@@ -116,7 +116,10 @@ pub fn provide(
     if is_mounted(root, &target)? {
         return Ok(target);
     }
-    let lock = open(&root.join("store.lock"), OpenOptions::new().write(true).create(true))?;
+    let lock = open(
+        &root.join("store.lock"),
+        OpenOptions::new().write(true).create(true),
+    )?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusive)
         .map_err(|(_, errno)| CallError::new("flock", root.join("store.lock"), errno))?;
     if is_mounted(root, &target)? {
@@ -172,7 +175,9 @@ fn is_mounted(root: &Path, target: &Path) -> Result<bool, CallError> {
     };
     let device = |path: &Path| {
         let metadata = fs::metadata(path);
-        metadata.map(|m| m.dev()).map_err(|error| CallError::new("stat", path, error))
+        metadata
+            .map(|m| m.dev())
+            .map_err(|error| CallError::new("stat", path, error))
     };
     Ok(device(root)? != device(target)? && btrfs::is_btrfs(dir.as_fd())?)
 }
@@ -193,7 +198,9 @@ fn make(root: &Path, file: &Path, size_bytes: Option<u64>) -> Result<u64, LoopEr
         let error = |error| CallError::new("ftruncate", &unfinished, error);
         sparse.set_len(size).map_err(error)?;
         format(root, &unfinished)?;
-        sparse.sync_all().map_err(|error| CallError::new("fsync", &unfinished, error))?;
+        sparse
+            .sync_all()
+            .map_err(|error| CallError::new("fsync", &unfinished, error))?;
         fs::rename(&unfinished, file).map_err(|error| CallError::new("rename", file, error))?;
         Ok(size)
     })();
@@ -207,8 +214,13 @@ fn make(root: &Path, file: &Path, size_bytes: Option<u64>) -> Result<u64, LoopEr
 fn default_size(root: &Path) -> Result<u64, CallError> {
     let stat = statvfs(root).map_err(|errno| CallError::new("statvfs", root, errno))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-    let size = (free / 4).saturating_mul(3).max(MIN_BYTES);
-    Ok(size >> 20 << 20)
+    // Never more than there is: a sparse file that cannot grow any more is an
+    // I/O error to the file system in it, not a full disk.
+    let size = (free / 4 * 3).max(MIN_BYTES).min(free / 16 * 15) >> 20 << 20;
+    if size < LEAST_BYTES {
+        return Err(CallError::new("make a file system", root, Errno::ENOSPC));
+    }
+    Ok(size)
 }
 
 /// Runs `mkfs.btrfs`. One copy of metadata: a second one in the same file
@@ -227,7 +239,10 @@ fn format(root: &Path, file: &Path) -> Result<(), LoopError> {
             return Ok(());
         }
         let message = String::from_utf8_lossy(&output.stderr);
-        let lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+        let lines = message
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty());
         return Err(LoopError::Mkfs {
             file: file.to_owned(),
             message: lines.collect::<Vec<_>>().join("; "),
@@ -262,7 +277,12 @@ fn attach(file: &Path) -> Result<Device, CallError> {
         // SAFETY: the kernel reads `config` during the call; the descriptor in
         // it stays open until the call returns.
         match unsafe { raw::configure(device.as_raw_fd(), &raw const config) } {
-            Ok(_) => return Ok(Device { path, _file: device }),
+            Ok(_) => {
+                return Ok(Device {
+                    path,
+                    _file: device,
+                });
+            }
             Err(Errno::EBUSY) => {} // someone else was quicker
             Err(errno) => return Err(CallError::new("LOOP_CONFIGURE", path, errno)),
         }
@@ -272,7 +292,9 @@ fn attach(file: &Path) -> Result<Device, CallError> {
 /// The loop device that has the file `backing` already, in whatever mount
 /// namespace: a second one would be taken for a copy of the file system.
 fn find_attached(backing: &File) -> Result<Option<Device>, CallError> {
-    let wanted = backing.metadata().map_err(|error| CallError::new("fstat", "", error))?;
+    let wanted = backing
+        .metadata()
+        .map_err(|error| CallError::new("fstat", "", error))?;
     let Ok(devices) = fs::read_dir("/sys/block") else {
         return Ok(None);
     };

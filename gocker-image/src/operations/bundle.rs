@@ -86,7 +86,13 @@ fn try_bundle(
     let Some(root_path) = root_path.to_str() else {
         bail!("the store's path {rootfs:?} is not UTF-8, so config.json cannot name it");
     };
-    write_config(&draft, &config, request, (&directory, root_path, id.as_str()), progress)?;
+    write_config(
+        &draft,
+        &config,
+        request,
+        (&directory, root_path, id.as_str()),
+        progress,
+    )?;
     let record = BundleRecord {
         id: id.to_string(),
         reference: request.reference.familiar(),
@@ -151,9 +157,16 @@ fn write_config(
 /// An id for a bundle in a directory: for people its name, for uniqueness a
 /// hash of its path.
 fn id_of(directory: &Path) -> anyhow::Result<BundleId> {
-    let name = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = directory
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned());
     let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let name: String = name.unwrap_or_default().chars().filter(allowed).take(40).collect();
+    let name: String = name
+        .unwrap_or_default()
+        .chars()
+        .filter(allowed)
+        .take(40)
+        .collect();
     let hash = Digest::of(directory.as_os_str().as_encoded_bytes());
     Ok(format!("dir-{name}-{}", &hash.hex()[..12]).parse()?)
 }

@@ -98,7 +98,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return error.hint();
         }
         // An io::Error shows its content, but does not name it as its cause.
-        let inner = cause.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let inner = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref());
         if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<RegistryError>()) {
             return error.hint();
         }
@@ -108,7 +110,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<LoopError>() {
             return error.hint().map(str::to_owned);
         }
-        let is_full = cause.downcast_ref::<CallError>().is_some_and(CallError::is_full);
+        let is_full = cause
+            .downcast_ref::<CallError>()
+            .is_some_and(CallError::is_full);
         is_full.then(|| "remove images that are not needed (rm, prune)".to_owned())
     })
 }
@@ -127,10 +131,7 @@ pub fn stored_name(reference: &Reference) -> String {
 ///
 /// # Errors
 /// When the store is unreadable.
-pub fn find_image(
-    store: &Store,
-    reference: &Reference,
-) -> Result<Option<ImageRecord>, StoreError> {
+pub fn find_image(store: &Store, reference: &Reference) -> Result<Option<ImageRecord>, StoreError> {
     if let Some(name) = store.reference(&stored_name(reference))? {
         return store.image(&name.manifest);
     }

@@ -124,7 +124,8 @@ pub(super) fn convert(
     warn: &mut dyn FnMut(String),
 ) -> Result<Spec, ConfigError> {
     let mut root = Root::default();
-    root.set_path(parts.root_path.into()).set_readonly(Some(false));
+    root.set_path(parts.root_path.into())
+        .set_readonly(Some(false));
     spec.set_root(Some(root));
     spec.set_hostname(Some(parts.hostname.to_owned()));
     spec.set_process(Some(process(parts)?));
@@ -137,7 +138,10 @@ pub(super) fn convert(
 
 /// The working directory: absolute, `/` if there is none.
 pub(super) fn cwd(config: &ImageConfig, overrides: &Overrides) -> Result<String, ConfigError> {
-    let cwd = overrides.cwd.as_deref().unwrap_or(&config.config.working_dir);
+    let cwd = overrides
+        .cwd
+        .as_deref()
+        .unwrap_or(&config.config.working_dir);
     match cwd {
         "" => Ok("/".to_owned()),
         cwd if cwd.contains('\0') => Err(invalid("working directory", cwd, "it holds a NUL byte")),
@@ -158,7 +162,11 @@ pub(super) fn volumes(config: &ImageConfig) -> Result<Vec<&str>, ConfigError> {
         }
         let stays_down = volume.split('/').all(|component| component != "..");
         if !stays_down || volume.trim_matches('/').is_empty() {
-            return Err(invalid("volume", volume, "it is not a directory below the root"));
+            return Err(invalid(
+                "volume",
+                volume,
+                "it is not a directory below the root",
+            ));
         }
         volumes.push(volume.as_str());
     }
@@ -184,7 +192,11 @@ pub(super) fn args(
         Some(entrypoint) => (entrypoint.clone(), &[][..]),
         None => (image.entrypoint.clone(), image.cmd.as_slice()),
     };
-    args.extend_from_slice(if overrides.args.is_empty() { command } else { &overrides.args });
+    args.extend_from_slice(if overrides.args.is_empty() {
+        command
+    } else {
+        &overrides.args
+    });
     match args.first() {
         None => Err(ConfigError::NoArgs),
         Some(_) if args.iter().any(|arg| arg.contains('\0')) => {
@@ -209,7 +221,11 @@ fn process(parts: &Parts<'_>) -> Result<Process, ConfigError> {
     let none = Capabilities::new();
     // Another user than root has none of them, but may get them back by a
     // set-user-id program.
-    let now = if ids.uid == 0 { all.clone() } else { none.clone() };
+    let now = if ids.uid == 0 {
+        all.clone()
+    } else {
+        none.clone()
+    };
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(all)
         .effective(now.clone())
@@ -280,7 +296,9 @@ fn annotations(config: &ImageConfig, warn: &mut dyn FnMut(String)) -> HashMap<St
     }
     for (name, value) in &image.labels {
         if OBEYED_LABELS.iter().any(|prefix| name.starts_with(prefix)) {
-            warn(format!("the image's label {name:?} is dropped: it would steer the runtime"));
+            warn(format!(
+                "the image's label {name:?} is dropped: it would steer the runtime"
+            ));
         } else if name.is_empty() {
             warn("a label without a name is dropped".to_owned());
         } else {
@@ -294,7 +312,10 @@ fn set_network(spec: &mut Spec, network: Network) -> Result<(), ConfigError> {
     if network == Network::Own {
         return Ok(());
     }
-    let linux = spec.linux_mut().as_mut().ok_or(ConfigError::Default("linux"))?;
+    let linux = spec
+        .linux_mut()
+        .as_mut()
+        .ok_or(ConfigError::Default("linux"))?;
     let mut namespaces = linux.namespaces().clone().unwrap_or_default();
     namespaces.retain(|namespace| namespace.typ() != LinuxNamespaceType::Network);
     linux.set_namespaces(Some(namespaces));
@@ -330,7 +351,10 @@ fn set_volumes(spec: &mut Spec, parts: &Parts<'_>) -> Result<(), ConfigError> {
 }
 
 fn set_limits(spec: &mut Spec, overrides: &Overrides) -> Result<(), ConfigError> {
-    let linux = spec.linux_mut().as_mut().ok_or(ConfigError::Default("linux"))?;
+    let linux = spec
+        .linux_mut()
+        .as_mut()
+        .ok_or(ConfigError::Default("linux"))?;
     let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
     let wrong = |_| ConfigError::Default("resources");
     if let Some(bytes) = overrides.memory_bytes {
@@ -358,9 +382,16 @@ fn set_limits(spec: &mut Spec, overrides: &Overrides) -> Result<(), ConfigError>
 fn cpu_quota_us(cpus: f64) -> Result<i64, ConfigError> {
     if !(0.01..=10_000.0).contains(&cpus) {
         let value = cpus.to_string();
-        return Err(invalid("processor limit", &value, "it is not between 0.01 and 10000"));
+        return Err(invalid(
+            "processor limit",
+            &value,
+            "it is not between 0.01 and 10000",
+        ));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "at most 10^9, as checked above")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "at most 10^9, as checked above"
+    )]
     let quota = (cpus * 100_000.0).round() as i64;
     Ok(quota)
 }
@@ -445,7 +476,10 @@ mod tests {
         assert_eq!(get("a"), Some("b"));
         assert_eq!(get("org.opencontainers.image.os"), Some("mine"));
         assert_eq!(get("org.opencontainers.image.stopSignal"), Some("SIGQUIT"));
-        assert_eq!(get("org.opencontainers.image.exposedPorts"), Some("1/udp,80/tcp"));
+        assert_eq!(
+            get("org.opencontainers.image.exposedPorts"),
+            Some("1/udp,80/tcp")
+        );
         assert_eq!(get("run.oci.keep"), None);
         assert_eq!(warnings.len(), 1);
     }
@@ -466,11 +500,22 @@ mod tests {
         let resources = linux.resources().clone().unwrap();
         assert_eq!(resources.memory().unwrap().limit(), Some(1 << 20));
         assert_eq!(resources.cpu().clone().unwrap().quota(), Some(50_000));
-        assert!(resources.devices().is_some(), "the default's device rules stay");
+        assert!(
+            resources.devices().is_some(),
+            "the default's device rules stay"
+        );
         let namespaces = linux.namespaces().clone().unwrap();
-        assert!(namespaces.iter().all(|n| n.typ() != LinuxNamespaceType::Network));
+        assert!(
+            namespaces
+                .iter()
+                .all(|n| n.typ() != LinuxNamespaceType::Network)
+        );
         let mounts = spec.mounts().clone().unwrap();
-        assert!(mounts.iter().any(|m| m.destination().as_os_str() == "/data"));
+        assert!(
+            mounts
+                .iter()
+                .any(|m| m.destination().as_os_str() == "/data")
+        );
         assert_eq!(spec.process().clone().unwrap().cwd().as_os_str(), "/srv");
         assert_eq!(spec.root().clone().unwrap().readonly(), Some(false));
     }

@@ -57,7 +57,10 @@ fn ids(user: &str, passwd: &str, group: &str) -> Result<Ids, UserError> {
         None => (user, None),
     };
     if user.is_empty() && group_name.is_some() {
-        return Err(UserError::Form(format!(":{}", group_name.unwrap_or_default())));
+        return Err(UserError::Form(format!(
+            ":{}",
+            group_name.unwrap_or_default()
+        )));
     }
     let number = number(user)?;
     let entry = match number {
@@ -75,7 +78,10 @@ fn ids(user: &str, passwd: &str, group: &str) -> Result<Ids, UserError> {
             let id = |text: &str| parse_id(text).ok_or_else(|| invalid("/etc/passwd", fields[0]));
             ids.uid = id(fields[2])?;
             ids.gid = id(fields[3])?;
-            ids.home = fields.get(5).filter(|home| home.starts_with('/')).map(|h| (*h).to_owned());
+            ids.home = fields
+                .get(5)
+                .filter(|home| home.starts_with('/'))
+                .map(|h| (*h).to_owned());
         }
         (None, Some(uid)) => ids.uid = uid,
         (None, None) if user.is_empty() => {}
@@ -130,7 +136,8 @@ fn number(text: &str) -> Result<Option<u32>, UserError> {
         return Ok(None);
     }
     let id = parse_id(text);
-    id.map(Some).ok_or_else(|| UserError::Range(text.to_owned()))
+    id.map(Some)
+        .ok_or_else(|| UserError::Range(text.to_owned()))
 }
 
 /// An id that the kernel takes: the largest number means "none" to it.
@@ -185,8 +192,21 @@ mod tests {
     #[test]
     fn unknown_and_overflowing_users_are_errors() {
         for user in [
-            "nobody", "web:nogroup", "4294967295", "4294967296", "99999999999999999999", "-1", "1:", ":1", ":",
-            "a:b:c", "bad", "huge", "web:bad", "0x0", "+1",
+            "nobody",
+            "web:nogroup",
+            "4294967295",
+            "4294967296",
+            "99999999999999999999",
+            "-1",
+            "1:",
+            ":1",
+            ":",
+            "a:b:c",
+            "bad",
+            "huge",
+            "web:bad",
+            "0x0",
+            "+1",
         ] {
             assert!(ids(user, PASSWD, GROUP).is_err(), "{user:?}");
         }

@@ -86,7 +86,10 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CallError> {
 fn nameless(path: &Path, bytes: &[u8]) -> Result<File, CallError> {
     let directory = path.parent().unwrap_or(path);
     let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
+    options
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE);
     let error = |call| move |error: io::Error| CallError::new(call, path, error);
     let mut file = options.open(directory).map_err(error("open"))?;
     file.write_all(bytes).map_err(error("write"))?;
@@ -96,7 +99,13 @@ fn nameless(path: &Path, bytes: &[u8]) -> Result<File, CallError> {
 
 fn give_name(file: &File, path: &Path) -> nix::Result<()> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    linkat(AT_FDCWD, link.as_str(), AT_FDCWD, path, AtFlags::AT_SYMLINK_FOLLOW)
+    linkat(
+        AT_FDCWD,
+        link.as_str(),
+        AT_FDCWD,
+        path,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )
 }
 
 /// Removes a file that need not exist.

@@ -117,7 +117,9 @@ impl Store {
         if let Some(image) = self.image(manifest)? {
             let layers = image.layers.clone();
             self.prune_images(vec![image], &mut removed)?;
-            let records = layers.iter().filter_map(|chain_id| self.layer(chain_id).transpose());
+            let records = layers
+                .iter()
+                .filter_map(|chain_id| self.layer(chain_id).transpose());
             self.prune_layers(records.collect::<Result<_, _>>()?, &mut removed)?;
             self.prune_blobs()?;
         }
@@ -183,7 +185,9 @@ impl Store {
     fn prune_blobs(&self) -> Result<(), StoreError> {
         let is_used = |digest: &Digest| -> Result<bool, StoreError> {
             let images = self.images()?;
-            Ok(images.iter().any(|image| image.manifest == *digest || image.config == *digest))
+            Ok(images
+                .iter()
+                .any(|image| image.manifest == *digest || image.config == *digest))
         };
         for (algorithm, directory) in entries(&self.path.join("blobs"))? {
             for (hex, path) in entries(&directory)? {

@@ -80,7 +80,10 @@ impl Store {
                 // Shared, because its maker goes on holding it so.
                 let lock = Lock::shared(&path)?;
                 if let Some(record) = self.layer(chain_id)? {
-                    return Ok(Claim::Held(Held { record, _lock: lock }));
+                    return Ok(Claim::Held(Held {
+                        record,
+                        _lock: lock,
+                    }));
                 }
             }
             let Some(lock) = Lock::try_exclusive(&path)? else {
@@ -204,7 +207,10 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if let Some(to_make) = &self.to_make {
             // What is left of a failure here, the next sweep removes.
-            drop(self.store.remove_layer_files(&layout::name(&to_make.chain_id)));
+            drop(
+                self.store
+                    .remove_layer_files(&layout::name(&to_make.chain_id)),
+            );
         }
     }
 }

@@ -41,7 +41,9 @@ pub struct BundleId(String);
 
 /// A text is not the name of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a valid name: it may have letters, digits, `_`, `.` and `-`, begins with a letter or digit, and has at most 128 characters")]
+#[error(
+    "{0:?} is not a valid name: it may have letters, digits, `_`, `.` and `-`, begins with a letter or digit, and has at most 128 characters"
+)]
 pub struct BundleIdError(String);
 
 impl BundleId {
@@ -90,7 +92,17 @@ mod tests {
         for good in ["a", "web-1", "A.b_c", &"x".repeat(128)] {
             assert!(good.parse::<BundleId>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "-a", ".a", "ä", "a b", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-a",
+            ".a",
+            "ä",
+            "a b",
+            &"x".repeat(129),
+        ] {
             assert!(bad.parse::<BundleId>().is_err(), "{bad}");
         }
     }

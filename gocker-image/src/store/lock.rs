@@ -70,8 +70,15 @@ impl Lock {
 
 fn open(path: &Path) -> Result<File, CallError> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    options.open(path).map_err(|error| CallError::new("open", path, error))
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    options
+        .open(path)
+        .map_err(|error| CallError::new("open", path, error))
 }
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ pub struct Options {
     /// The directory that it lies in, made if it is missing.
     pub root: PathBuf,
     /// The size of the sparse file that is made where `root` is not on btrfs.
-    /// None: three quarters of the free space, but at least 1 GiB.
+    /// None: three quarters of the free space, but at least 1 GiB if there is so
+    /// much.
     pub loop_bytes: Option<u64>,
 }
 
@@ -163,7 +164,9 @@ impl Store {
         let root = &options.root;
         make_root(root)?;
         let dir = File::open(root).map_err(|error| CallError::new("open", root, error))?;
-        let root = root.canonicalize().map_err(|error| CallError::new("realpath", root, error))?;
+        let root = root
+            .canonicalize()
+            .map_err(|error| CallError::new("realpath", root, error))?;
         let path = if btrfs::is_btrfs(dir.as_fd())? {
             root.clone()
         } else {
@@ -197,11 +200,7 @@ impl Store {
             Some(Meta { version: VERSION }) => {}
             Some(Meta { version: found }) => return Err(StoreError::Version { path, found }),
         }
-        Ok(Self {
-            path,
-            root,
-            lock,
-        })
+        Ok(Self { path, root, lock })
     }
 
     /// Where the store's own directories lie.
@@ -283,7 +282,11 @@ fn make_root(root: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     if let (Some(parent), Some(name)) = (root.parent(), root.file_name()) {
-        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        let parent = if parent == Path::new("") {
+            Path::new(".")
+        } else {
+            parent
+        };
         let made = DirBuilder::new().recursive(true).create(parent);
         made.map_err(|error| CallError::new("mkdir", parent, error))?;
         let dir = File::open(parent).map_err(|error| CallError::new("open", parent, error))?;

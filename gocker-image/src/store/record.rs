@@ -100,7 +100,11 @@ impl Store {
     /// # Errors
     /// When its record is unreadable.
     pub fn layer(&self, chain_id: &Digest) -> Result<Option<LayerRecord>, StoreError> {
-        blob::read(&layout::record(&self.path, "layers", &layout::name(chain_id)))
+        blob::read(&layout::record(
+            &self.path,
+            "layers",
+            &layout::name(chain_id),
+        ))
     }
 
     /// All layer chains.
@@ -116,7 +120,11 @@ impl Store {
     /// # Errors
     /// When its record is unreadable.
     pub fn image(&self, manifest: &Digest) -> Result<Option<ImageRecord>, StoreError> {
-        blob::read(&layout::record(&self.path, "images", &layout::name(manifest)))
+        blob::read(&layout::record(
+            &self.path,
+            "images",
+            &layout::name(manifest),
+        ))
     }
 
     /// All images, those without a name too.
@@ -196,7 +204,11 @@ impl Store {
     fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, StoreError> {
         let mut records = Vec::new();
         for (name, path) in entries(&self.path.join(kind))? {
-            if name.strip_suffix(".json").and_then(layout::digest).is_some() {
+            if name
+                .strip_suffix(".json")
+                .and_then(layout::digest)
+                .is_some()
+            {
                 records.extend(blob::read(&path)?);
             }
         }

@@ -46,9 +46,7 @@ impl Compression {
 }
 
 /// The tar stream within the blob that `reader` delivers.
-pub(super) fn decoder(
-    mut reader: ChunkReader,
-) -> io::Result<(Compression, Box<dyn Read + Send>)> {
+pub(super) fn decoder(mut reader: ChunkReader) -> io::Result<(Compression, Box<dyn Read + Send>)> {
     // The first chunk holds far more than the magic, unless the blob ends.
     let compression = Compression::of(reader.fill_buf()?);
     let decoder: Box<dyn Read + Send> = match compression {

@@ -227,7 +227,8 @@ impl Tree {
                 if symlinks > MAX_SYMLINKS {
                     return Err(call("openat2", path, Errno::ELOOP));
                 }
-                let target = readlinkat(&parent.fd, name).map_err(|e| call("readlinkat", &real, e))?;
+                let target =
+                    readlinkat(&parent.fd, name).map_err(|e| call("readlinkat", &real, e))?;
                 let target = target.as_bytes();
                 if target.starts_with(b"/") {
                     stack.truncate(1);
@@ -241,7 +242,8 @@ impl Tree {
         }
         let top = stack.pop().map_or_else(|| self.root(), |(dir, _)| dir);
         drop(stack);
-        let fd = (top.fd.try_clone()).map_err(|e| CallError::new("dup", OsStr::from_bytes(path), e))?;
+        let fd =
+            (top.fd.try_clone()).map_err(|e| CallError::new("dup", OsStr::from_bytes(path), e))?;
         Ok(Dir {
             fd,
             inode: top.inode,
@@ -270,7 +272,11 @@ impl Tree {
                     .map_err(|e| call("futimens", &times.path, e))?;
                 continue;
             }
-            let path: &[u8] = if times.path.is_empty() { b"." } else { &times.path };
+            let path: &[u8] = if times.path.is_empty() {
+                b"."
+            } else {
+                &times.path
+            };
             let fd = match self.open(path) {
                 Ok(fd) => fd,
                 // It went away, or its name leads elsewhere by now.
@@ -279,8 +285,7 @@ impl Tree {
             };
             let stat = fstat(&fd).map_err(|e| call("fstat", path, e))?;
             if stat.st_ino == inode {
-                futimens(&fd, &times.atime, &times.mtime)
-                    .map_err(|e| call("futimens", path, e))?;
+                futimens(&fd, &times.atime, &times.mtime).map_err(|e| call("futimens", path, e))?;
             }
         }
         Ok(())
@@ -429,7 +434,16 @@ mod tests {
         for (raw, plain) in good {
             assert_eq!(normalise(raw.as_bytes(), 8).unwrap(), plain.as_bytes());
         }
-        for bad in ["/", "/a", "..", "../a", "a/../..", "a/../../a", "a\0b", "a/b/c/d/e/f/g/h/i"] {
+        for bad in [
+            "/",
+            "/a",
+            "..",
+            "../a",
+            "a/../..",
+            "a/../../a",
+            "a\0b",
+            "a/b/c/d/e/f/g/h/i",
+        ] {
             assert!(normalise(bad.as_bytes(), 8).is_err(), "{bad:?}");
         }
     }

@@ -19,12 +19,12 @@ use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::{Whence, ftruncate, linkat, lseek, symlinkat};
 
+use super::Budgets;
 use super::in_root::{Dir, PathError, Tree, normalise, open_dir, split};
 use super::ownership::{self, Born, HasMode};
 use super::tar_stream::{Entry, Kind, TarError, TarStream};
 use super::whiteout::{self, Changes, Marker};
 use super::xattr::{self, XattrError};
-use super::Budgets;
 use crate::errno::CallError;
 
 /// Why a layer was not applied.
@@ -242,12 +242,18 @@ impl Layer<'_> {
         self.applied.entries += 1;
         self.applied.bytes = self.applied.bytes.saturating_add(stored);
         let xattrs = entry.xattrs.iter();
-        let xattr_bytes = xattrs.map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let xattr_bytes = xattrs
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>();
         let budgets = self.budgets;
         over("entries", budgets.entries, self.applied.entries)?;
         over("bytes in one layer", budgets.bytes, self.applied.bytes)?;
         over("bytes in one file", budgets.file_bytes, entry.size)?;
-        over("bytes of extended attributes", budgets.xattr_bytes, xattr_bytes as u64)
+        over(
+            "bytes of extended attributes",
+            budgets.xattr_bytes,
+            xattr_bytes as u64,
+        )
     }
 
     fn root(&mut self, entry: &Entry) -> Result<(), EntryError> {
@@ -271,11 +277,8 @@ impl Layer<'_> {
         entry: &Entry,
         stream: &mut TarStream<impl BufRead>,
     ) -> Result<(), EntryError> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = ownership::creation_mode(entry);
         let fd = self.in_place("openat", dir, name, || openat(&dir.fd, name, flags, mode))?;
         let file = std::fs::File::from(fd);
@@ -346,8 +349,7 @@ impl Layer<'_> {
     }
 
     fn hard_link(&mut self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<(), EntryError> {
-        let target =
-            normalise(&entry.link, self.budgets.path_depth).map_err(EntryError::Target)?;
+        let target = normalise(&entry.link, self.budgets.path_depth).map_err(EntryError::Target)?;
         let missing = || EntryError::NoTarget(String::from_utf8_lossy(&entry.link).into_owned());
         if target.is_empty() {
             return Err(missing());
@@ -439,7 +441,9 @@ impl Layer<'_> {
     fn warn_skipped(&mut self, entry: &Entry, skipped: xattr::NotSupported) {
         for name in skipped.0 {
             let path = OsStr::from_bytes(&entry.path);
-            (self.warn)(format!("entry {path:?}: attribute {name:?} is not supported here"));
+            (self.warn)(format!(
+                "entry {path:?}: attribute {name:?} is not supported here"
+            ));
         }
     }
 
@@ -456,7 +460,11 @@ fn is_reserved(path: &[u8]) -> bool {
 }
 
 fn born(dir: &Dir) -> Born {
-    if dir.bequeaths { Born::Unknown } else { Born::Plain }
+    if dir.bequeaths {
+        Born::Unknown
+    } else {
+        Born::Plain
+    }
 }
 
 /// Writes `len` bytes of content, from the pieces that they come in.

@@ -175,7 +175,11 @@ pub fn decode<'scope>(
         decompress_blob(blob, tar_writer, hasher, |output| {
             let input = total_fetched.load(Ordering::Relaxed);
             let limit = input.saturating_mul(ratio).max(RATIO_FLOOR_BYTES);
-            if output > limit { Err(UnpackError::Ratio(ratio)) } else { Ok(()) }
+            if output > limit {
+                Err(UnpackError::Ratio(ratio))
+            } else {
+                Ok(())
+            }
         })
     });
     Decoding {
@@ -210,8 +214,8 @@ impl Decoding<'_> {
                 .join()
                 .unwrap_or(Err(UnpackError::Panicked("apply")))
         });
-        let decompressed = (self.decompress.join())
-            .unwrap_or(Err(UnpackError::Panicked("decompress")));
+        let decompressed =
+            (self.decompress.join()).unwrap_or(Err(UnpackError::Panicked("decompress")));
         match self.fetch.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(UnpackError::Fetch(error)),

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, futimens, utimensat, UtimensatFlags};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
@@ -61,8 +61,14 @@ pub(super) fn own_at(
 ) -> Result<(), CallError> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     if born == Born::Unknown || entry.uid != 0 || entry.gid != 0 {
-        fchownat(dir, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|errno| CallError::new("fchownat", name, errno))?;
+        fchownat(
+            dir,
+            name,
+            Some(uid),
+            Some(gid),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .map_err(|errno| CallError::new("fchownat", name, errno))?;
     }
     let chmod = born == Born::Unknown || entry.mode & !0o777 != 0;
     if chmod && has_mode == HasMode::Yes {

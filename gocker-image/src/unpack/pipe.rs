@@ -172,7 +172,10 @@ mod tests {
     #[test]
     fn a_failed_writer_is_not_an_end() {
         let (writer, mut reader) = pipe(2);
-        writer.send(|buf| read_full(&mut &b"abc"[..], buf)).unwrap().unwrap();
+        writer
+            .send(|buf| read_full(&mut &b"abc"[..], buf))
+            .unwrap()
+            .unwrap();
         writer.fail();
         let mut read = Vec::new();
         assert!(reader.read_to_end(&mut read).is_err());

@@ -377,9 +377,11 @@ impl Header {
         let Ok(expected) = number(&self.0[148..156], "checksum") else {
             return false;
         };
-        let bytes = || (self.0[..148].iter().copied())
-            .chain([b' '; 8])
-            .chain(self.0[156..].iter().copied());
+        let bytes = || {
+            (self.0[..148].iter().copied())
+                .chain([b' '; 8])
+                .chain(self.0[156..].iter().copied())
+        };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         expected == unsigned || expected == signed

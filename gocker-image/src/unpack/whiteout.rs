@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OpenHow, OFlag, ResolveFlag, openat2, renameat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, linkat, unlinkat};
 
@@ -111,7 +111,11 @@ impl Changes {
     ) -> Result<(), CallError> {
         let made = self.is_made(inode, name);
         if !is_dir(stat) {
-            return if made { Ok(()) } else { self.move_aside(tree, (dir, inode), name) };
+            return if made {
+                Ok(())
+            } else {
+                self.move_aside(tree, (dir, inode), name)
+            };
         }
         let child = open_dir(dir, name).map_err(|e| CallError::new("openat", name, e))?;
         if !made && !self.holds_made(child.as_fd(), stat.st_ino)? {

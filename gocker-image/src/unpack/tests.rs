@@ -1,1 +1,0 @@
-//! Whole layers, built in memory, applied to a directory.
