@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use gocker_image::{cli, report};
 
 fn main() -> ExitCode {
-    report::finish("gocker-image", gocker_image::run(cli::Cli::parse()))
+    match report::parse::<cli::Cli>("gocker-image") {
+        Ok(cli) => report::finish("gocker-image", gocker_image::run(cli)),
+        Err(code) => code,
+    }
 }

@@ -155,12 +155,12 @@ pub enum ReferenceError {
         tag: String,
     },
     /// The digest is malformed.
-    #[error("{reference:?}")]
+    #[error("{reference:?}: {problem}")]
     Digest {
         /// What was given.
         reference: String,
         /// What is wrong with the digest.
-        source: DigestError,
+        problem: DigestError,
     },
 }
 
@@ -174,9 +174,9 @@ impl FromStr for Reference {
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
             Some((rest, digest)) => {
-                let digest = digest.parse().map_err(|source| ReferenceError::Digest {
+                let digest = digest.parse().map_err(|problem| ReferenceError::Digest {
                     reference: text.to_owned(),
-                    source,
+                    problem,
                 })?;
                 (rest, Some(digest))
             }
@@ -344,64 +344,34 @@ mod tests {
 
     const HEX: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
+    /// What is given, its whole and its familiar form; one a line.
+    const DEFAULTS: &str = "
+        alpine docker.io/library/alpine:latest alpine:latest
+        alpine:3.20 docker.io/library/alpine:3.20 alpine:3.20
+        arm64v8/alpine docker.io/arm64v8/alpine:latest arm64v8/alpine:latest
+        docker.io/alpine docker.io/library/alpine:latest alpine:latest
+        index.docker.io/a/b:c docker.io/a/b:c a/b:c
+        docker.io/localhost/a docker.io/localhost/a:latest docker.io/localhost/a:latest
+        library/a/b docker.io/library/a/b:latest library/a/b:latest
+        localhost/a localhost/a:latest localhost/a:latest
+        localhost:5000 docker.io/library/localhost:5000 localhost:5000
+        localhost:5000/a localhost:5000/a:latest localhost:5000/a:latest
+        127.0.0.1:5071/a/b:1 127.0.0.1:5071/a/b:1 127.0.0.1:5071/a/b:1
+        [::1]:5000/a [::1]:5000/a:latest [::1]:5000/a:latest
+        [::1]/a:b [::1]/a:b [::1]/a:b
+        GHCR.io/a/b ghcr.io/a/b:latest ghcr.io/a/b:latest
+        Host/a Host/a:latest Host/a:latest
+        Localhost/a localhost/a:latest localhost/a:latest
+        q.io/a_b/c__d/e---f.g q.io/a_b/c__d/e---f.g:latest q.io/a_b/c__d/e---f.g:latest
+    ";
+
     #[test]
     fn references_get_their_defaults() {
-        let cases = [
-            ("alpine", "docker.io/library/alpine:latest", "alpine:latest"),
-            (
-                "alpine:3.20",
-                "docker.io/library/alpine:3.20",
-                "alpine:3.20",
-            ),
-            (
-                "arm64v8/alpine",
-                "docker.io/arm64v8/alpine:latest",
-                "arm64v8/alpine:latest",
-            ),
-            (
-                "docker.io/alpine",
-                "docker.io/library/alpine:latest",
-                "alpine:latest",
-            ),
-            ("index.docker.io/a/b:c", "docker.io/a/b:c", "a/b:c"),
-            (
-                "docker.io/localhost/a",
-                "docker.io/localhost/a:latest",
-                "docker.io/localhost/a:latest",
-            ),
-            (
-                "library/a/b",
-                "docker.io/library/a/b:latest",
-                "library/a/b:latest",
-            ),
-            ("localhost/a", "localhost/a:latest", "localhost/a:latest"),
-            (
-                "localhost:5000",
-                "docker.io/library/localhost:5000",
-                "localhost:5000",
-            ),
-            (
-                "localhost:5000/a",
-                "localhost:5000/a:latest",
-                "localhost:5000/a:latest",
-            ),
-            (
-                "127.0.0.1:5071/a/b:1",
-                "127.0.0.1:5071/a/b:1",
-                "127.0.0.1:5071/a/b:1",
-            ),
-            ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
-            ("[::1]/a:b", "[::1]/a:b", "[::1]/a:b"),
-            ("GHCR.io/a/b", "ghcr.io/a/b:latest", "ghcr.io/a/b:latest"),
-            ("Host/a", "Host/a:latest", "Host/a:latest"),
-            ("Localhost/a", "localhost/a:latest", "localhost/a:latest"),
-            (
-                "q.io/a_b/c__d/e---f.g",
-                "q.io/a_b/c__d/e---f.g:latest",
-                "q.io/a_b/c__d/e---f.g:latest",
-            ),
-        ];
-        for (text, full, familiar) in cases {
+        for line in DEFAULTS.trim().lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [text, full, familiar] = words[..] else {
+                panic!("{line}")
+            };
             let reference: Reference = text.parse().unwrap();
             assert_eq!(reference.to_string(), full, "{text}");
             assert_eq!(reference.familiar(), familiar, "{text}");

@@ -11,6 +11,50 @@ use std::process::ExitCode;
 
 use crate::operations;
 
+/// Parses the command line. What is wrong with it is said in one line, and the
+/// program is to end with the status that is returned instead.
+///
+/// # Errors
+/// With the exit status: 0 after help and version, 2 after a wrong line.
+pub fn parse<C: clap::Parser>(program: &str) -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        if !error.use_stderr() {
+            return if print(&error.to_string()).is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
+        }
+        say(&usage_error(program, &error.to_string()));
+        ExitCode::from(2)
+    })
+}
+
+/// The paragraphs of clap's text as our line and hint.
+fn usage_error(program: &str, text: &str) -> String {
+    let mut paragraphs = text.split("\n\n").map(|paragraph| {
+        paragraph
+            .lines()
+            .map(str::trim)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
+    let problem = paragraphs.next().unwrap_or_default();
+    let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
+    let hint = paragraphs.find_map(|paragraph| {
+        let tip = paragraph.strip_prefix("tip: ").map(str::to_owned);
+        tip.or_else(|| {
+            paragraph
+                .strip_prefix("Usage: ")
+                .map(|usage| format!("usage: {usage}"))
+        })
+    });
+    match hint {
+        Some(hint) => format!("{program}: {problem}\nhint: {hint}\n"),
+        None => format!("{program}: {problem}\n"),
+    }
+}
+
 /// Ends a program: prints the one error of `result`, outermost first, and
 /// makes the exit status.
 #[must_use]
@@ -47,9 +91,7 @@ pub fn note(program: &str, text: &str) {
 
 /// Writes to standard error. If that is closed there is nobody to tell.
 pub(crate) fn say(text: &str) {
-    if io::stderr().lock().write_all(text.as_bytes()).is_err() {
-        return;
-    }
+    drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 
 /// Writes to standard output.
@@ -73,3 +115,29 @@ pub fn is_interactive() -> bool {
 #[derive(Debug, thiserror::Error)]
 #[error("write to standard output: {0}")]
 pub struct OutputError(io::Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line_and_a_hint() {
+        let cases = [
+            (
+                "error: invalid value 'a:' for '<REF>': no\n\nFor more information, try '--help'.\n",
+                "x: invalid value 'a:' for '<REF>': no\n",
+            ),
+            (
+                "error: the following required arguments were not provided:\n  <REF>\n\nUsage: x pull <REF>\n\nFor more\n",
+                "x: the following required arguments were not provided: <REF>\nhint: usage: x pull <REF>\n",
+            ),
+            (
+                "error: unrecognized subcommand 'pul'\n\n  tip: a similar subcommand exists: 'pull'\n\nUsage: x\n",
+                "x: unrecognized subcommand 'pul'\nhint: a similar subcommand exists: 'pull'\n",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(usage_error("x", text), expected);
+        }
+    }
+}

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use gocker_image::{front, report};
 
 fn main() -> ExitCode {
-    report::finish("gocker", front::run(front::Cli::parse()))
+    match report::parse::<front::Cli>("gocker") {
+        Ok(cli) => report::finish("gocker", front::run(cli)),
+        Err(code) => code,
+    }
 }

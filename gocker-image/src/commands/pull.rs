@@ -58,10 +58,15 @@ pub(crate) fn pull_quietly(
 
 fn summary(pulled: &Pulled) -> String {
     let image = &pulled.image;
+    let count = match image.layers.len() {
+        1 => "1 layer".to_owned(),
+        count => format!("{count} layers"),
+    };
     let layers = match (image.layers.len(), pulled.fetched_layers) {
-        (all, 0) => format!("{all} layers, all of them here"),
-        (all, fetched) if all == fetched => format!("{all} layers"),
-        (all, fetched) => format!("{all} layers, {fetched} of them new"),
+        (0, _) => count,
+        (_, 0) => format!("{count}, nothing new"),
+        (all, fetched) if all == fetched => count,
+        (_, fetched) => format!("{count}, {fetched} of them new"),
     };
     let size = size_text(image.transfer_bytes);
     format!(

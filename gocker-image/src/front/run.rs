@@ -1,8 +1,8 @@
 //! `gocker run`: an image, a bundle, the runtime.
 //!
 //! ```text
-//! pull if missing -> bundle in the store -> gocker-runc run --keep -> exit status
-//!                                            failed to start, or --rm: bundle removed
+//! pull if missing -> bundle in the store -> gocker-runc run -> exit status
+//!                                            not started, or --rm: bundle removed
 //! ```
 
 use std::fs::File;
@@ -20,11 +20,13 @@ use super::wait::HeldSignals;
 use crate::cli::{Format, PullArgs};
 use crate::commands::{self, Context};
 use crate::image::Platform;
-use crate::operations::{self, BundleRequest, Place};
+use crate::operations::{self, BundleRequest, Place, Progress as _};
 use crate::progress::LayerProgress;
 use crate::report;
 use crate::store::{BundleId, Store};
 
+/// Written by the runtime when the container's process is there, and only then.
+const PID_FILE: &str = "pid";
 /// What a detached container writes.
 const OUTPUT_LOG: &str = "output.log";
 
@@ -42,6 +44,12 @@ pub(super) fn run(context: &Context, runtime: &Runtime, args: RunArgs) -> anyhow
             id = id.as_str()
         );
     };
+    if store.bundle(&id)?.is_some() {
+        bail!(
+            "run {id:?}: a container of that name exists; gocker rm removes it",
+            id = id.as_str()
+        );
+    }
     let mut overrides = commands::overrides(args.process, &args.limits)?;
     overrides.args = args.command;
     overrides.terminal = terminal;
@@ -67,9 +75,9 @@ pub(super) fn run(context: &Context, runtime: &Runtime, args: RunArgs) -> anyhow
         return Ok(ExitCode::SUCCESS);
     }
     let ended = foreground(runtime, id, &bundle);
-    // one that is not known to the runtime has not run, and it has said why
-    let has_run = ended.is_ok() && !args.rm && runtime.knows(id);
-    if !has_run {
+    // without a pid file it has not run, and the runtime has said why
+    let has_run = bundle.join(PID_FILE).exists();
+    if args.rm || !has_run {
         clean_up(&store, runtime, id);
     }
     Ok(exit_code(ended.with_context(|| format!("run {id:?}"))?))
@@ -83,16 +91,20 @@ fn pull_if_missing(
     args: &RunArgs,
     progress: &LayerProgress,
 ) -> anyhow::Result<()> {
-    let here = operations::find_image(store, &args.image)?;
-    let fits = here.is_some_and(|image| match &args.platform {
-        None => true,
-        Some(wanted) => {
-            let actual: Option<Platform> = image.platform.parse().ok();
-            actual.is_some_and(|actual| wanted.rank(&actual).is_some())
+    if let Some(image) = operations::find_image(store, &args.image)? {
+        let platform: Platform = image.platform.parse()?;
+        if args
+            .platform
+            .as_ref()
+            .is_none_or(|wanted| wanted.rank(&platform).is_some())
+        {
+            if platform.is_foreign() {
+                progress.warn(&format!(
+                    "the image is for {platform}, which this machine is not"
+                ));
+            }
+            return Ok(());
         }
-    });
-    if fits {
-        return Ok(());
     }
     let pull = PullArgs {
         reference: args.image.clone(),
@@ -130,8 +142,12 @@ fn wants_terminal(args: &RunArgs) -> anyhow::Result<bool> {
 /// Runs in the foreground; the exit status is the container's.
 fn foreground(runtime: &Runtime, id: &str, bundle: &Path) -> anyhow::Result<ExitStatus> {
     let signals = HeldSignals::hold()?;
-    let mut command = runtime.command(["run", "--keep", "--bundle"]);
-    command.arg(bundle).arg(id);
+    let mut command = runtime.command(["run", "--pid-file"]);
+    command
+        .arg(bundle.join(PID_FILE))
+        .arg("--bundle")
+        .arg(bundle)
+        .arg(id);
     let mut child = command.spawn().with_context(|| runtime.start_text())?;
     signals.wait(&mut child)
 }

@@ -77,11 +77,6 @@ impl Runtime {
         Ok(list.unwrap_or_default())
     }
 
-    /// Whether the runtime has a container of that id.
-    pub(crate) fn knows(&self, id: &str) -> bool {
-        self.output(["state", id]).is_ok()
-    }
-
     /// Ends the container if it runs, and forgets it. One that is not there is
     /// as good as deleted.
     pub(crate) fn delete_by_force(&self, id: &str) -> anyhow::Result<()> {

@@ -137,9 +137,7 @@ impl ImageConfig {
     /// Whether this host's processor is not the one that the image is for.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
-        let host = Platform::host();
-        let runs_386 = host.architecture == "amd64" && self.platform().architecture == "386";
-        host.rank(&self.platform()).is_none() && !runs_386
+        self.platform().is_foreign()
     }
 
     /// The ChainIDs of the layers, the lowest first.
@@ -182,13 +180,12 @@ mod tests {
         let text = config(
             r#","config":{"Env":null,"Cmd":["a"],"Entrypoint":null,"Labels":null,"Volumes":{"/v":{}},"OnBuild":null},"history":null"#,
         );
-        let config = ImageConfig::parse(text.as_bytes()).unwrap();
-        assert_eq!(config.config.cmd, ["a"]);
-        assert!(config.config.env.is_empty());
-        assert!(config.config.volumes.contains_key("/v"));
-        assert!(config.is_foreign());
-        let null =
-            ImageConfig::parse(super::tests::config(r#","config":null"#).as_bytes()).unwrap();
+        let read = ImageConfig::parse(text.as_bytes()).unwrap();
+        assert_eq!(read.config.cmd, ["a"]);
+        assert!(read.config.env.is_empty());
+        assert!(read.config.volumes.contains_key("/v"));
+        assert!(read.is_foreign());
+        let null = ImageConfig::parse(config(r#","config":null"#).as_bytes()).unwrap();
         assert_eq!(null.config, ContainerConfig::default());
     }
 

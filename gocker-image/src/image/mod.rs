@@ -142,81 +142,75 @@ mod tests {
         }
     }
 
+    const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
     #[test]
     fn whatever_could_be_two_things_is_refused() {
-        let gzip = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let good = manifest(media_type::OCI_CONFIG, &layer(gzip, ""));
+        let good = manifest(media_type::OCI_CONFIG, &layer(GZIP, ""));
+        // what is replaced by what, the Content-Type, and what is said of it
+        let html = Some("text/html");
+        let both = "\"manifests\":[],\"layers\"";
         let cases = [
-            (good.clone(), Some(media_type::OCI_INDEX), "Content-Type"),
-            (good.clone(), Some("text/html"), "Content-Type"),
+            ("", "", Some(media_type::OCI_INDEX), "Content-Type"),
+            ("", "", html, "Content-Type"),
+            (good.as_str(), r#"{"schemaVersion":2}"#, html, "text/html"),
+            ("\"layers\"", both, None, "both"),
             (
-                r#"{"schemaVersion":2}"#.into(),
-                Some("text/html"),
-                "text/html",
-            ),
-            (
-                good.replacen("\"layers\"", "\"manifests\":[],\"layers\"", 1),
-                None,
-                "both",
-            ),
-            (
-                good.replacen("\"layers\"", "\"x\":1,\"x\":2,\"layers\"", 1),
+                "\"layers\"",
+                "\"x\":1,\"x\":2,\"layers\"",
                 None,
                 "\"x\" stands twice",
             ),
             (
-                good.replacen("\"size\":2", "\"size\":2,\"a\":{\"b\":1,\"b\":1}", 1),
+                "\"size\":2",
+                "\"size\":2,\"a\":{\"b\":1,\"b\":1}",
                 None,
                 "twice",
             ),
+            ("\"size\":2", "\"size\":-2", None, "config.size"),
+            ("\"schemaVersion\":2,", "", None, "schemaVersion"),
             (
-                good.replacen("\"size\":2", "\"size\":-2", 1),
-                None,
-                "config.size",
-            ),
-            (
-                good.replacen("\"schemaVersion\":2,", "", 1),
-                None,
-                "schemaVersion",
-            ),
-            (
-                r#"{"schemaVersion":1,"fsLayers":[]}"#.into(),
+                good.as_str(),
+                r#"{"schemaVersion":1,"fsLayers":[]}"#,
                 None,
                 "schema 1",
             ),
-            ("{".into(), None, "JSON"),
-            (format!("{good} {good}"), None, "JSON"),
+            (good.as_str(), "{", None, "JSON"),
+            (good.as_str(), "{} {}", None, "JSON"),
+        ];
+        for (from, to, header, expected) in cases {
+            expect_error(&good.replacen(from, to, 1), header, expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_unpacked_is_refused_by_name() {
+        let foreign = r#","urls":["https://a.b/c"]"#;
+        let cases = [
             (
-                manifest("application/vnd.oci.empty.v1+json", ""),
-                None,
+                "application/vnd.oci.empty.v1+json",
+                GZIP,
+                "",
                 "not an image",
             ),
+            (media_type::OCI_CONFIG, "text/plain", "", "text/plain"),
+            (media_type::OCI_CONFIG, GZIP, foreign, "https://a.b/c"),
             (
-                manifest(media_type::OCI_CONFIG, &layer("text/plain", "")),
-                None,
-                "text/plain",
-            ),
-            (
-                manifest(
-                    media_type::OCI_CONFIG,
-                    &layer(gzip, r#","urls":["https://a.b/c"]"#),
-                ),
-                None,
-                "https://a.b/c",
-            ),
-            (
-                manifest(
-                    media_type::OCI_CONFIG,
-                    &layer(&format!("{gzip}+encrypted"), ""),
-                ),
-                None,
+                media_type::OCI_CONFIG,
+                &format!("{GZIP}+encrypted"),
+                "",
                 "encrypted",
             ),
+            (media_type::OCI_CONFIG, GZIP, r#","data":"AAAA""#, "data"),
         ];
-        for (text, header, expected) in cases {
-            let error = Document::parse(text.as_bytes(), header).unwrap_err();
-            let text = error::chain_text(&error);
-            assert!(text.contains(expected), "{text:?} lacks {expected:?}");
+        for (config, kind, rest, expected) in cases {
+            expect_error(&manifest(config, &layer(kind, rest)), None, expected);
         }
+    }
+
+    fn expect_error(text: &str, header: Option<&str>, expected: &str) {
+        let error = Document::parse(text.as_bytes(), header).unwrap_err();
+        let text = error::chain_text(&error);
+        assert!(text.contains(expected), "{text:?} lacks {expected:?}");
     }
 }

@@ -86,6 +86,14 @@ impl Platform {
         Self::new("linux", std::env::consts::ARCH, host_variant())
     }
 
+    /// Whether this host's processor does not run what is made for it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        let host = Self::host();
+        let runs_386 = host.architecture == "amd64" && self.architecture == "386";
+        host.rank(self).is_none() && !runs_386
+    }
+
     /// Whether it is what attestations give as their platform.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
