@@ -1,14 +1,11 @@
 //! The control group of a container: made, limited, entered, watched, removed.
 //!
 //! ```text
-//!   detect::Layout ──┐
-//!   cgroupsPath, id ─┴─ Cgroup::plan ── check(resources) ── create ── apply(resources)
-//!                        (pure)         (refuses fields)      │            │
-//!                                                             │         way_in: the new process enters
-//!                                                       undo_create          │
-//!                                                       (create failed)   record ── state.json
-//!                                                                            │
-//!   a later command:  Cgroup::from_record ── processes, kill_all, freeze, update, stats, delete
+//! detect::Layout ──┐
+//! cgroupsPath, id ─┴─ Cgroup::plan ── check ── create ── apply_before_entry ── way_in ── apply
+//!                     (pure)       (refuses)     └── undo_create               (a process enters)
+//!
+//! record ── state.json ── from_record ── processes, kill_all, freeze, update, stats, delete
 //! ```
 //!
 //! Two layouts are served. On *v2* there is one directory. On *v1* there is one in each
@@ -74,6 +71,15 @@ pub(crate) struct WayIn {
 #[serde(transparent)]
 pub(crate) struct Record(pub BTreeMap<String, PathBuf>);
 
+/// Whether the directories are the container's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// Not yet; they may be somebody else's.
+    Planned,
+    /// They were made, or found empty, for it.
+    Ours,
+}
+
 impl Cgroup {
     /// Decides where the cgroup of container `id` lies. Makes nothing.
     ///
@@ -94,9 +100,10 @@ impl Cgroup {
     /// Refuses what cannot be applied to a new cgroup on this machine, before anything is made.
     ///
     /// # Errors
-    /// Names the field.
+    /// Names the field; a cgroup of this path that is in use.
     pub(crate) fn check(&self, resources: &Resources) -> Result<(), Error> {
         refusals::check_new(resources)?;
+        tree::check_unused(self.main_dir())?;
         match self {
             Self::V1(hierarchies) => hierarchies.check(resources),
             Self::V2(unified) => unified.check(resources),
@@ -115,7 +122,10 @@ impl Cgroup {
             Self::V2(unified) => unified.create(),
         };
         match created {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                *self.hold_mut() = Hold::Ours;
+                Ok(())
+            }
             // The first error is the one to tell; the directories are empty.
             Err(error) => match self.undo_create() {
                 Ok(()) | Err(_) => Err(error),
@@ -134,6 +144,21 @@ impl Cgroup {
             Self::V2(unified) => unified.take_made(),
         };
         tree::remove_made(made, &own)
+    }
+
+    /// Does what cannot wait until a process is in: device rules of v1 come one by one after
+    /// all is denied, and a process would meet that moment. Without this call
+    /// [`Self::apply`] does it.
+    ///
+    /// # Errors
+    /// The field, the file and the kernel's answer.
+    #[allow(dead_code, reason = "for the caller of `create`")]
+    pub(crate) fn apply_before_entry(&mut self, resources: &Resources) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.apply_before_entry(resources),
+            // A program is attached in one step.
+            Self::V2(_) => Ok(()),
+        }
     }
 
     /// Sets the limits and device rules of a new cgroup.
@@ -211,11 +236,15 @@ impl Cgroup {
     }
 
     /// Sends `signal` to every process of the container, in a way that none escapes by
-    /// forking. SIGKILL reaches a frozen container too.
+    /// forking. SIGKILL reaches a frozen container too. A cgroup that was only planned, or
+    /// whose making failed, may be somebody else's: nobody is signalled there.
     ///
     /// # Errors
     /// A signal that was not delivered, or a freezer that did not obey.
     pub(crate) fn kill_all(&self, signal: Signal) -> Result<(), Error> {
+        if self.hold() == Hold::Planned {
+            return Ok(());
+        }
         match self {
             Self::V1(hierarchies) => hierarchies.kill_all(signal),
             Self::V2(unified) => unified.kill_all(signal),
@@ -238,7 +267,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or the kernel's answer.
-    #[allow(dead_code, reason = "for `resume`")]
     pub(crate) fn thaw(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::thaw(hierarchies.freezer_dir()?),
@@ -250,7 +278,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    #[allow(dead_code, reason = "for `state`")]
     pub(crate) fn is_frozen(&self) -> Result<bool, Error> {
         match self {
             Self::V1(hierarchies) => hierarchies
@@ -287,10 +314,14 @@ impl Cgroup {
 
     /// Removes the container's cgroup and every sub-cgroup that it made; its parents stay.
     /// What is already gone is no error. Processes that are about to vanish are waited for.
+    /// As with [`Self::kill_all`], what was only planned is left alone.
     ///
     /// # Errors
     /// A directory that somebody is still in.
     pub(crate) fn delete(&self) -> Result<(), Error> {
+        if self.hold() == Hold::Planned {
+            return Ok(());
+        }
         // All of them are tried; one that is busy does not keep the others.
         let removals: Vec<_> = self
             .dirs()
@@ -322,6 +353,20 @@ impl Cgroup {
     #[must_use]
     pub(crate) fn mount_list(&self, layout: &Layout, view: View) -> CgroupMounts {
         mounts::list(self, layout, view)
+    }
+
+    fn hold(&self) -> Hold {
+        match self {
+            Self::V1(hierarchies) => hierarchies.hold,
+            Self::V2(unified) => unified.hold,
+        }
+    }
+
+    fn hold_mut(&mut self) -> &mut Hold {
+        match self {
+            Self::V1(hierarchies) => &mut hierarchies.hold,
+            Self::V2(unified) => &mut unified.hold,
+        }
     }
 
     /// The directory that stands for the whole.

@@ -29,7 +29,7 @@ use super::detect::{Kind, Layout};
 use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
 use super::tree::{self, Found};
-use super::{Error, Record, WayIn, files, v2};
+use super::{Error, Hold, Record, WayIn, files, v2};
 
 /// The container's directories.
 #[derive(Debug)]
@@ -37,6 +37,9 @@ pub(crate) struct Hierarchies {
     members: Vec<Member>,
     /// Directories that `create` made, each after its parent.
     made: Vec<PathBuf>,
+    pub(super) hold: Hold,
+    /// Whether device rules were set before a process entered.
+    has_device_rules: bool,
 }
 
 /// The container's directory in one hierarchy.
@@ -69,6 +72,8 @@ impl Hierarchies {
         let planned = Self {
             members,
             made: Vec::new(),
+            hold: Hold::Planned,
+            has_device_rules: false,
         };
         planned.dir("devices").ok_or(Error::NoDevices)?;
         Ok(planned)
@@ -128,8 +133,17 @@ impl Hierarchies {
         std::mem::take(&mut self.made)
     }
 
+    pub(super) fn apply_before_entry(&mut self, resources: &Resources) -> Result<(), Error> {
+        devices::set(self.main_dir(), &resources.devices)?;
+        self.has_device_rules = true;
+        Ok(())
+    }
+
     pub(super) fn apply(&self, resources: &Resources) -> Result<(), Error> {
         self.set_limits(resources)?;
+        if self.has_device_rules {
+            return Ok(());
+        }
         devices::set(self.main_dir(), &resources.devices)
     }
 
@@ -289,6 +303,8 @@ impl Hierarchies {
         Self {
             members,
             made: Vec::new(),
+            hold: Hold::Ours,
+            has_device_rules: true,
         }
     }
 }

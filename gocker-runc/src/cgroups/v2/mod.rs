@@ -34,7 +34,7 @@ use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
 use super::tree::{self, Found};
 use super::v1::{pids, rdma};
-use super::{Error, WayIn, files};
+use super::{Error, Hold, WayIn, files};
 
 /// The container's directory.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ pub(crate) struct Unified {
     made: Vec<PathBuf>,
     /// The controllers that `create` got for the directory; None before it ran.
     controllers: Option<String>,
+    pub(super) hold: Hold,
 }
 
 impl Unified {
@@ -56,6 +57,7 @@ impl Unified {
             mount_point: Some(hierarchy.mount_point.clone()),
             made: Vec::new(),
             controllers: None,
+            hold: Hold::Planned,
         })
     }
 
@@ -65,6 +67,7 @@ impl Unified {
             mount_point: None,
             made: Vec::new(),
             controllers: None,
+            hold: Hold::Ours,
         }
     }
 
@@ -285,6 +288,7 @@ mod tests {
             mount_point: Some(root.path().to_owned()),
             made: Vec::new(),
             controllers: None,
+            hold: Hold::Planned,
         };
         let check = |json| {
             let spec = serde_json::from_str(json).expect("is well-formed");
@@ -344,5 +348,30 @@ mod tests {
         let read = Cgroup::from_record(&serde_json::from_str(&text).expect("is a record"));
         assert_eq!(read.record(), cgroup.record());
         assert!(matches!(read, Cgroup::V2(_)));
+    }
+
+    #[test]
+    fn a_strangers_cgroup_is_neither_taken_nor_removed() {
+        let root = tempfile::tempdir().expect("has a directory");
+        let dir = root.path().join("web");
+        std::fs::create_dir(&dir).expect("is made");
+        std::fs::write(dir.join("cgroup.procs"), "4194305\n").expect("is written");
+        let mut planned = Unified::from_dir(dir.clone());
+        planned.hold = Hold::Planned;
+        let mut cgroup = Cgroup::V2(planned);
+        let error = cgroup
+            .check(&Resources::default())
+            .expect_err("is in use")
+            .to_string();
+        assert_eq!(
+            error,
+            format!("cgroup {dir:?} is not empty: 1 process(es) found")
+        );
+        cgroup.create().expect_err("is in use");
+        cgroup.kill_all(Signal::SIGKILL).expect("kills nobody");
+        assert!(!dir.join("cgroup.kill").exists());
+        cgroup.delete().expect("removes nothing");
+        cgroup.undo_create().expect("removes nothing");
+        assert!(dir.exists());
     }
 }
