@@ -289,8 +289,14 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 fn serve_connection(stream: &TcpStream, shared: &Shared) -> Result<()> {
-    let Some(request) = read_request(stream)? else {
-        return Ok(());
+    let request = match read_request(stream) {
+        Ok(Some(request)) => request,
+        Ok(None) => return Ok(()),
+        // A TLS client, most likely, which is told so as real servers do.
+        Err(_) => {
+            let answer = Answer::status(400).body("this is plain HTTP");
+            return Ok(send(stream, &answer, false, shared)?);
+        }
     };
     lock(&shared.seen).push(request.clone());
     let answer = (shared.rule)(&request).unwrap_or_else(|| shared.answer(&request));

@@ -136,7 +136,7 @@ fn a_denied_repository_is_told() {
 
 #[test]
 fn a_page_of_a_captive_portal_is_no_manifest() {
-    assert_server_refused(&["text/html"], |_| {
+    assert_server_refused(&["manifests/latest", "not JSON"], |_| {
         Some(Answer::document("text/html", "<html>log in first</html>"))
     });
 }

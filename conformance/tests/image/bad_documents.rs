@@ -26,7 +26,7 @@ fn a_manifest_that_is_no_json_is_refused() {
         assert_image_refused(
             &store,
             &small_image("x").with_manifest_bytes(bytes.to_vec()),
-            &["/manifests/latest"],
+            &["manifests/latest"],
         );
     }
 }
@@ -40,7 +40,7 @@ fn keys_that_come_twice_are_refused() {
     assert_image_refused(
         &store,
         &image.with_manifest_bytes(twice.into_bytes()),
-        &["duplicate", "layers"],
+        &["twice", "layers"],
     );
 
     let image = small_image("image");
@@ -49,7 +49,7 @@ fn keys_that_come_twice_are_refused() {
     assert_image_refused(
         &store,
         &with_config(image, twice.into_bytes()),
-        &["duplicate", "rootfs"],
+        &["twice", "rootfs"],
     );
 }
 
@@ -163,17 +163,14 @@ fn digests_and_sizes_in_descriptors_are_checked_before_use() {
             .with_manifest(|manifest| manifest["layers"][0]["digest"] = digest.into());
         assert_image_refused(&store, &image, &["layers[0].digest"]);
     }
-    for size in [
-        json!(-1),
-        json!(1.5),
-        json!("7"),
-        json!(u64::MAX),
-        Value::Null,
-    ] {
+    for size in [json!(-1), json!(1.5), json!("7"), Value::Null] {
         let image =
             small_image("image").with_manifest(|manifest| manifest["layers"][0]["size"] = size);
         assert_image_refused(&store, &image, &["size"]);
     }
+    let endless = small_image("image")
+        .with_manifest(|manifest| manifest["layers"][0]["size"] = u64::MAX.into());
+    assert_image_refused(&store, &endless, &["18446744073709551615"]);
 }
 
 #[test]
@@ -230,12 +227,13 @@ fn a_config_of_another_platform_than_its_index_says_is_refused() {
     let index = Index::of(Documents::Oci, vec![image]).with_document(|document| {
         document["manifests"][0]["platform"]["architecture"] = "amd64".into();
     });
-    let server = HostileRegistry::honest().unwrap();
-    assert_refused(
-        &store(),
-        &server.serve_index(&index, "bad/image", "latest"),
-        &["arm64"],
-    );
+    let (server, store) = (HostileRegistry::honest().unwrap(), store());
+    let reference = server.serve_index(&index, "bad/image", "latest");
+    let output = store.run(&["pull", "--quiet", "--platform", "linux/amd64", &reference]);
+    assert!(output.one_line_failure().contains("arm64"), "{output}");
+    // Without a platform that was asked for it is said, since it may be meant.
+    let output = store.run(&["pull", "--quiet", &reference]);
+    assert!(output.stderr.contains("arm64"), "{output}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use conformance::command::run_within;
 use conformance::hostile::{Answer, base64};
 use conformance::{HostileRegistry, Output, StoreRoot};
 
-use super::{is_blob_request, small_image};
+use super::{is_blob_request, made_store, small_image};
 
 const USER: &str = "user:pass word";
 
@@ -39,7 +39,7 @@ fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
         })
     })
     .unwrap();
-    let store = StoreRoot::new().unwrap();
+    let store = made_store();
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).success();
     assert_eq!(
@@ -53,7 +53,7 @@ fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
 fn a_token_is_fetched_with_the_credentials_of_its_registry() {
     let (server, store) = (
         HostileRegistry::honest().unwrap(),
-        StoreRoot::new().unwrap(),
+        made_store(),
     );
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
@@ -64,7 +64,7 @@ fn a_token_is_fetched_with_the_credentials_of_its_registry() {
 fn credentials_of_another_host_are_not_sent() {
     let (server, store) = (
         HostileRegistry::honest().unwrap(),
-        StoreRoot::new().unwrap(),
+        made_store(),
     );
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
@@ -91,7 +91,7 @@ fn a_redirect_to_another_host_gets_no_credentials() {
             .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
     })
     .unwrap();
-    let store = StoreRoot::new().unwrap();
+    let store = made_store();
     pull_with_credentials(
         &store,
         server.host(),
@@ -130,7 +130,7 @@ fn a_redirected_host_that_asks_for_credentials_gets_none() {
             .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
     })
     .unwrap();
-    let store = StoreRoot::new().unwrap();
+    let store = made_store();
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).one_line_failure();
     assert!(!thief.requests().is_empty());
@@ -141,7 +141,7 @@ fn a_redirected_host_that_asks_for_credentials_gets_none() {
 
 #[test]
 fn a_realm_on_another_scheme_or_with_a_user_in_it_is_not_asked() {
-    let store = StoreRoot::new().unwrap();
+    let store = made_store();
     for realm in [
         "ftp://127.0.0.1/token",
         "http://user:password@127.0.0.1:1/token",
@@ -168,7 +168,7 @@ fn credentials_are_in_no_message() {
         )
     })
     .unwrap();
-    let store = StoreRoot::new().unwrap();
+    let store = made_store();
     let output = pull_with_credentials(
         &store,
         server.host(),
@@ -188,7 +188,7 @@ fn credentials_are_in_no_message() {
 fn a_credentials_file_that_cannot_be_read_is_an_error_not_an_anonymous_pull() {
     let (server, store) = (
         HostileRegistry::honest().unwrap(),
-        StoreRoot::new().unwrap(),
+        made_store(),
     );
     server.ask_for_token(None);
     let reference = server.serve(&small_image("image"), "image", "latest");

@@ -1,10 +1,10 @@
 //! Stores that are full, small or on a file system of the user's own.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use conformance::images::{self, ImageBuilder};
+use conformance::images::{Compression, Entry, Image, ImageBuilder, Layer};
 use conformance::{HostileRegistry, StoreRoot};
 
 use super::{assert_unchanged, small_image, state};
@@ -37,6 +37,17 @@ fn run(command: &mut Command) {
         "{command:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// An image of so many files of 4 MiB, quickly made and not compressed.
+fn large_image(files: usize) -> Image {
+    let content: Vec<u8> = (0..4_u32 << 20)
+        .map(|at| (at / 512).to_le_bytes()[0])
+        .collect();
+    let layer = Layer::of((0..files).map(|number| Entry::file(format!("f{number}"), &content)));
+    ImageBuilder::new()
+        .layer_in(Compression::Plain, &layer.finish())
+        .build()
 }
 
 #[test]
@@ -72,8 +83,8 @@ fn a_full_disk_is_told_and_nothing_is_left() {
         ])
         .success();
     let before = state(&store);
-    let tar = images::filler_layer("big", 60, 4 << 20);
-    let reference = server.serve(&ImageBuilder::new().layer(&tar).build(), "big", "latest");
+    let image = large_image(60);
+    let reference = server.serve(&image, "big", "latest");
     let output = store.run(&["pull", "--quiet", &reference]);
     let line = output.one_line_failure().to_lowercase();
     assert!(line.contains("space"), "{line}");
@@ -95,8 +106,8 @@ fn a_full_disk_under_the_loop_backed_store_is_told_and_nothing_is_left() {
     run(Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=220m", "tmpfs"])
         .arg(store.path()));
-    let tar = images::filler_layer("big", 100, 4 << 20);
-    let reference = server.serve(&ImageBuilder::new().layer(&tar).build(), "big", "latest");
+    let image = large_image(100);
+    let reference = server.serve(&image, "big", "latest");
     let output = store.run(&["pull", "--quiet", &reference]);
     assert_ne!(output.code(), 0, "{output}");
     assert!(!output.stderr.contains("panicked"), "{output}");
@@ -120,8 +131,10 @@ fn the_store_is_closed_to_other_users() {
             &server.serve(&small_image("image"), "image", "latest"),
         ])
         .success();
-    let mode = store.path().metadata().unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o700, "{mode:o}");
+    let mode = |path: PathBuf| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(store.directory()), 0o700);
+    // What the file system is made of is as closed as the file system.
+    assert_eq!(mode(store.path().join("store.btrfs")) & 0o077, 0);
 }
 
 #[test]
@@ -166,11 +179,19 @@ fn an_unmounted_store_is_mounted_again_with_all_that_it_held() {
 
 #[test]
 fn a_root_that_cannot_be_made_is_told() {
-    let (server, store) = (HostileRegistry::honest().unwrap(), StoreRoot::new().unwrap());
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
     let reference = server.serve(&small_image("image"), "image", "latest");
     fs::write(store.beside("file"), "").unwrap();
     fs::remove_dir(store.path()).unwrap();
     std::os::unix::fs::symlink(store.beside("file"), store.path()).unwrap();
     let output = store.run(&["pull", "--quiet", &reference]);
-    assert!(output.one_line_failure().contains(store.path().to_str().unwrap()), "{output}");
+    assert!(
+        output
+            .one_line_failure()
+            .contains(store.path().to_str().unwrap()),
+        "{output}"
+    );
 }
