@@ -215,14 +215,19 @@ impl Store {
         if !self.lock_alone(&path)? {
             return Ok(());
         }
-        let mut result = Ok(());
+        let result = self.remove_free_locks();
+        self.lock.share(&path)?;
+        result
+    }
+
+    fn remove_free_locks(&self) -> Result<(), StoreError> {
         for (name, path) in entries(&self.path.join("locks"))? {
-            if name != "store" {
-                result = result.and(blob::remove(&path));
+            // This process itself may hold some.
+            if name != "store" && Lock::try_exclusive(&path)?.is_some() {
+                blob::remove(&path)?;
             }
         }
-        self.lock.share(&path)?;
-        Ok(result?)
+        Ok(())
     }
 
     /// Turns the shared store lock into an exclusive one, if nobody else has it.

@@ -45,7 +45,7 @@ pub use gc::{Removed, Unused};
 pub use layer::{Claim, Draft, Held, Settled, ToMake};
 pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
-pub use record::{BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
+pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
 
 /// The version of the layout above.
 const VERSION: u32 = 1;

@@ -84,6 +84,20 @@ pub struct BundleRecord {
     pub args: Vec<String>,
     /// When it was made (RFC 3339).
     pub created: String,
+    /// Whose it is.
+    #[serde(default)]
+    pub owner: BundleOwner,
+}
+
+/// Who made a bundle, and so may remove it unasked.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleOwner {
+    /// The user, for whatever runtime.
+    #[default]
+    User,
+    /// `gocker run`, for one container.
+    Container,
 }
 
 /// The present time as RFC 3339.

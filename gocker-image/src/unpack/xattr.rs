@@ -103,19 +103,19 @@ pub(super) fn remove_others(
 
 /// The names of all attributes, each with a NUL; None if there are none.
 fn list(fd: BorrowedFd<'_>) -> Result<Option<Vec<u8>>, Errno> {
-    // The kernel's own limit on a list of names.
-    let mut names = Vec::new();
-    let size = match rustix::fs::flistxattr(fd, &mut names) {
-        Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(None),
-        Ok(size) => size,
-        Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
-    };
-    names.resize(size, 0);
-    match rustix::fs::flistxattr(fd, &mut names) {
-        Ok(size) => names.truncate(size),
-        Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
+    let mut names = vec![0; 1024];
+    loop {
+        match rustix::fs::flistxattr(fd, names.as_mut_slice()) {
+            Ok(0) | Err(rustix::io::Errno::NOTSUP) => return Ok(None),
+            Ok(size) => {
+                names.truncate(size);
+                return Ok(Some(names));
+            }
+            // The kernel itself has no list of more than 64 KiB.
+            Err(rustix::io::Errno::RANGE) if names.len() < 64 << 10 => names.resize(64 << 10, 0),
+            Err(errno) => return Err(Errno::from_raw(errno.raw_os_error())),
+        }
     }
-    Ok(Some(names))
 }
 
 /// Whether `fd` has the attribute `name`.
