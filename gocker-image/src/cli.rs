@@ -131,7 +131,7 @@ pub(crate) struct BundleArgs {
     /// The image, which must have been pulled
     #[arg(value_name = "REF")]
     pub(crate) reference: Reference,
-    /// The directory to make. It must be on the store's file system
+    /// The directory to make for config.json; the root file system stays in the store
     #[arg(
         value_name = "DIR",
         required_unless_present = "name",

@@ -8,10 +8,9 @@ use super::Context;
 use crate::cli::{BundleArgs, Format, LimitArgs, ProcessArgs};
 use crate::operations::{self, BundleRequest, Network, NotPulled, Overrides, Place};
 use crate::report;
-use crate::store::BundleRecord;
+use crate::store::{BundleOwner, BundleRecord};
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Answer<'a> {
     id: &'a str,
     reference: &'a str,
@@ -36,6 +35,7 @@ pub(crate) fn bundle(context: &Context, args: BundleArgs) -> anyhow::Result<()> 
         reference: args.reference,
         place,
         overrides,
+        owner: BundleOwner::User,
     };
     let progress = context.progress(false);
     let Some(store) = context.find_store()? else {

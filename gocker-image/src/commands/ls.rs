@@ -11,7 +11,6 @@ use crate::reference::Reference;
 use crate::{report, table};
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Row<'a> {
     reference: Option<&'a str>,
     manifest: &'a Digest,

@@ -11,7 +11,6 @@ use crate::report;
 use crate::store::{Removed, Unused};
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Answer<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     containers: Option<&'a [String]>,

@@ -13,7 +13,6 @@ use crate::store::Store;
 use crate::unpack::Budgets;
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Answer<'a> {
     reference: &'a str,
     resolved: &'a Digest,

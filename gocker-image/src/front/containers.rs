@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use super::runtime::{Runtime, State};
-use crate::store::{BundleRecord, Store, StoreError};
+use crate::store::{BundleOwner, BundleRecord, Store, StoreError};
 
 /// How long another command may take to remove a bundle.
 const LONGEST_REMOVAL: Duration = Duration::from_secs(10);
@@ -41,11 +41,10 @@ impl Container {
 /// All containers of the store, the newest first.
 pub(super) fn list(store: &Store, runtime: &Runtime) -> anyhow::Result<Vec<Container>> {
     let mut states = runtime.list()?;
-    let in_store = store.path().join("bundles");
     let mut containers = Vec::new();
     for bundle in store.bundles()? {
-        if bundle.directory.parent() != Some(in_store.as_path()) {
-            // made by `gocker-image bundle REF DIR` for another engine
+        if bundle.owner != BundleOwner::Container {
+            // made by `gocker-image bundle` for another engine
             continue;
         }
         // an id may be used by a container of another store

@@ -11,7 +11,6 @@ use crate::store::Store;
 use crate::{report, table};
 
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Row<'a> {
     id: &'a str,
     image: &'a str,

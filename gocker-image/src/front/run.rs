@@ -23,7 +23,7 @@ use crate::image::Platform;
 use crate::operations::{self, BundleRequest, Place, Progress as _};
 use crate::progress::LayerProgress;
 use crate::report;
-use crate::store::{BundleId, Store};
+use crate::store::{BundleId, BundleOwner, Store};
 
 /// Written by the runtime when the container's process is there, and only then.
 const PID_FILE: &str = "pid";
@@ -60,6 +60,7 @@ pub(super) fn run(context: &Context, runtime: &Runtime, args: RunArgs) -> anyhow
         reference,
         place,
         overrides,
+        owner: BundleOwner::Container,
     };
     let bundle = operations::bundle(&store, &request, &progress)?.directory;
     // its threads must not get the signals that are held from here on

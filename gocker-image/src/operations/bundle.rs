@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::image::ImageConfig;
 use crate::reference::Reference;
-use crate::store::{BundleDraft, BundleId, BundleRecord, HoldKind, ImageRecord, Store, now};
+use crate::store::{BundleDraft, BundleId, BundleOwner, BundleRecord, HoldKind, ImageRecord, Store, now};
 use crate::unpack::make_dirs;
 
 /// Where a bundle is made.
@@ -41,6 +41,8 @@ pub struct BundleRequest {
     pub place: Place,
     /// Where it differs from the image.
     pub overrides: Overrides,
+    /// Whose it is.
+    pub owner: BundleOwner,
 }
 
 /// Makes a bundle.
@@ -101,6 +103,7 @@ fn try_bundle(
         rootfs: rootfs.clone(),
         args,
         created: now(),
+        owner: request.owner,
     };
     draft.finish(&record)?;
     if let Some(outside) = outside {

@@ -22,6 +22,7 @@ use std::process::{Command, Stdio};
 use base64::Engine as _;
 use serde::Deserialize;
 
+use crate::errno::CallError;
 use crate::reference::{DEFAULT_REGISTRY, Reference};
 
 /// The key under which Docker Hub's credentials are kept.
@@ -56,13 +57,8 @@ impl fmt::Debug for Credential {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The file is there but cannot be read.
-    #[error("read {path:?}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] CallError),
     /// The file is not what it should be.
     #[error("{0:?}: is not an auth file in JSON")]
     Malformed(PathBuf),
@@ -143,10 +139,7 @@ impl AuthFiles {
             std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut text));
         match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.must_exist => Ok(None),
-            Err(source) => Err(CredentialsError::Read {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(error) => Err(CallError::new("open", path, error).into()),
             Ok(_) => serde_json::from_slice(&text)
                 .map(Some)
                 .map_err(|_| CredentialsError::Malformed(path.to_owned())),

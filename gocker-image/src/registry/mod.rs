@@ -323,7 +323,9 @@ impl Inner {
             let with_credentials = granted
                 .as_ref()
                 .is_some_and(|granted| granted.with_credentials);
-            if response.status() != StatusCode::UNAUTHORIZED || renewed {
+            // whoever a redirect leads to is not asked what it wants
+            let is_own = *response.url() == url;
+            if response.status() != StatusCode::UNAUTHORIZED || renewed || !is_own {
                 return Err(refusal(&url, response, with_credentials));
             }
             let challenges = authorize::challenges_of(&response);

@@ -241,7 +241,7 @@ fn bundles_are_whole_or_not_there() {
         rootfs: draft.rootfs_path(),
         args: vec!["sh".to_owned()],
         created: now(),
-        owner: crate::store::BundleOwner::User,
+        owner: BundleOwner::User,
     };
     assert!(matches!(
         store.begin_bundle(&id, top),
