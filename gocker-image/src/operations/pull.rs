@@ -80,12 +80,14 @@ fn try_pull(
     };
     let config = read_config(&config_bytes, &manifest, options, progress)
         .with_context(|| format!("config {}", manifest.config.digest))?;
-    store.put_blob(&fetched.digest, &fetched.bytes)?;
-    store.put_blob(&manifest.config.digest, &config_bytes)?;
 
     let layers: Vec<Layer> = Layer::of(&manifest, &config);
     let open = |layer: &Layer| unpack::open_blob(client, reference, &layer.blob);
     let unpacked = unpack::unpack_layers(store, &layers, &options.budgets, &open, progress)?;
+
+    // After the layers, so that a pull that fails leaves no document behind.
+    store.put_blob(&fetched.digest, &fetched.bytes)?;
+    store.put_blob(&manifest.config.digest, &config_bytes)?;
 
     let (documents, config_size) = (fetched.bytes.len() as u64, config_bytes.len() as u64);
     let image = ImageRecord {
