@@ -20,7 +20,9 @@ use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::image::ImageConfig;
 use crate::reference::Reference;
-use crate::store::{BundleDraft, BundleId, BundleOwner, BundleRecord, HoldKind, ImageRecord, Store, now};
+use crate::store::{
+    BundleDraft, BundleId, BundleOwner, BundleRecord, HoldKind, ImageRecord, Store, now,
+};
 use crate::unpack::make_dirs;
 
 /// Where a bundle is made.

@@ -8,6 +8,7 @@
 //! list, inspect, remove, prune, unbundle   store
 //! ```
 
+mod annotations;
 mod bundle;
 mod inspect;
 mod list;

@@ -2,14 +2,13 @@
 //!
 //! Spec: image-spec conversion.md
 
-use std::collections::{BTreeMap, HashMap};
-
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxMemoryBuilder,
     LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, MountBuilder, Process, ProcessBuilder,
     Root, Spec, UserBuilder,
 };
 
+use super::annotations::annotations;
 use super::user::Ids;
 use crate::image::ImageConfig;
 
@@ -17,15 +16,6 @@ use crate::image::ImageConfig;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The period of a processor limit, in microseconds.
 const CPU_PERIOD_US: u64 = 100_000;
-/// Labels that runtimes and engines obey: an image does not steer them.
-const OBEYED_LABELS: [&str; 6] = [
-    "run.oci.",
-    "org.systemd.",
-    "org.criu.",
-    "io.kubernetes.",
-    "io.containerd.",
-    "containerd.io/",
-];
 /// What images expect to be allowed: what all engines allow.
 const CAPABILITIES: [Capability; 14] = [
     Capability::AuditWrite,
@@ -272,42 +262,6 @@ fn env(parts: &Parts<'_>) -> Result<Vec<String>, ConfigError> {
     Ok(env)
 }
 
-/// What the image says of itself; its labels win, except for those that would
-/// steer a runtime.
-fn annotations(config: &ImageConfig, warn: &mut dyn FnMut(String)) -> HashMap<String, String> {
-    let image = &config.config;
-    let ports: Vec<&str> = image.exposed_ports.keys().map(String::as_str).collect();
-    let facts = [
-        ("os", config.os.clone()),
-        ("architecture", config.architecture.clone()),
-        ("variant", config.variant.clone().unwrap_or_default()),
-        ("os.version", config.os_version.clone().unwrap_or_default()),
-        ("os.features", config.os_features.join(",")),
-        ("author", config.author.clone().unwrap_or_default()),
-        ("created", config.created.clone().unwrap_or_default()),
-        ("stopSignal", image.stop_signal.clone().unwrap_or_default()),
-        ("exposedPorts", ports.join(",")),
-    ];
-    let mut annotations = BTreeMap::new();
-    for (name, value) in facts {
-        if !value.is_empty() {
-            annotations.insert(format!("org.opencontainers.image.{name}"), value);
-        }
-    }
-    for (name, value) in &image.labels {
-        if OBEYED_LABELS.iter().any(|prefix| name.starts_with(prefix)) {
-            warn(format!(
-                "the image's label {name:?} is dropped: it would steer the runtime"
-            ));
-        } else if name.is_empty() {
-            warn("a label without a name is dropped".to_owned());
-        } else {
-            annotations.insert(name.clone(), value.clone());
-        }
-    }
-    annotations.into_iter().collect()
-}
-
 fn set_network(spec: &mut Spec, network: Network) -> Result<(), ConfigError> {
     if network == Network::Own {
         return Ok(());
@@ -426,7 +380,13 @@ mod tests {
     #[test]
     fn arguments_are_entrypoint_and_command() {
         let both = r#"{"Entrypoint":["e","1"],"Cmd":["c"]}"#;
-        let table: [(&str, &[&str], Option<&str>, &[&str]); 6] = [
+        type Case = (
+            &'static str,
+            &'static [&'static str],
+            Option<&'static str>,
+            &'static [&'static str],
+        );
+        let table: [Case; 6] = [
             (both, &[], None, &["e", "1", "c"]),
             (both, &["x", "y"], None, &["e", "1", "x", "y"]),
             (both, &[], Some("n"), &["n"]),
@@ -462,26 +422,6 @@ mod tests {
             ..Overrides::default()
         };
         assert!(converted(&config, &bad).is_err());
-    }
-
-    #[test]
-    fn labels_become_annotations_unless_they_steer() {
-        let config = image(
-            r#"{"Cmd":["c"],"StopSignal":"SIGQUIT","ExposedPorts":{"80/tcp":{},"1/udp":{}},
-                "Labels":{"a":"b","run.oci.keep":"1","org.opencontainers.image.os":"mine"}}"#,
-        );
-        let mut warnings = Vec::new();
-        let annotations = annotations(&config, &mut |text| warnings.push(text));
-        let get = |name: &str| annotations.get(name).map(String::as_str);
-        assert_eq!(get("a"), Some("b"));
-        assert_eq!(get("org.opencontainers.image.os"), Some("mine"));
-        assert_eq!(get("org.opencontainers.image.stopSignal"), Some("SIGQUIT"));
-        assert_eq!(
-            get("org.opencontainers.image.exposedPorts"),
-            Some("1/udp,80/tcp")
-        );
-        assert_eq!(get("run.oci.keep"), None);
-        assert_eq!(warnings.len(), 1);
     }
 
     #[test]

@@ -151,7 +151,7 @@ fn split_entry(line: &str) -> Vec<&str> {
 }
 
 /// The first entry with at least four fields that is the one.
-fn find_entry<'a>(text: &'a str, is_it: impl Fn(&[&str]) -> bool) -> Option<Vec<&'a str>> {
+fn find_entry(text: &str, is_it: impl Fn(&[&str]) -> bool) -> Option<Vec<&str>> {
     let entries = text.lines().map(split_entry);
     let mut whole = entries.filter(|fields| fields.len() >= 4 && !fields[0].is_empty());
     whole.find(|fields| is_it(fields))

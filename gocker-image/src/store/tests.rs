@@ -252,7 +252,7 @@ fn bundles_are_whole_or_not_there() {
         store.begin_bundle(&id, top),
         Err(StoreError::BundleExists(_))
     ));
-    assert_eq!(store.bundles().unwrap(), [record.clone()]);
+    assert_eq!(store.bundles().unwrap(), std::slice::from_ref(&record));
     assert!(
         !store
             .layer_path(&layer.record.chain_id)
@@ -293,11 +293,15 @@ fn only_what_nothing_refers_to_is_pruned() {
 
     assert!(store.remove_reference("second").unwrap());
     let removed = store.prune(Unused::Nameless).unwrap();
-    assert_eq!(removed.layers, [two.clone()], "a layer in use was removed");
+    assert_eq!(
+        removed.layers,
+        std::slice::from_ref(two),
+        "a layer in use was removed"
+    );
     drop(held);
     assert_eq!(
         store.prune(Unused::Nameless).unwrap().layers,
-        [base.clone()]
+        std::slice::from_ref(base)
     );
     assert_eq!(names(&store, "layers"), [""; 0]);
     assert_eq!(names(&store, "blobs/sha256"), [""; 0]);

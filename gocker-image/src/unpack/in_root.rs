@@ -11,8 +11,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
@@ -292,7 +290,7 @@ impl Tree {
     }
 }
 
-fn call(name: &'static str, path: &[u8], errno: Errno) -> CallError {
+pub(super) fn call(name: &'static str, path: &[u8], errno: Errno) -> CallError {
     CallError::new(name, OsStr::from_bytes(path), errno)
 }
 
@@ -345,68 +343,6 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
 pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(parent, name, flags, Mode::empty())
-}
-
-/// Makes the directory `path` inside of `root`, with all that is missing on the
-/// way, and touches no time of another.
-///
-/// # Errors
-/// When it cannot be made.
-pub fn make_dirs(root: OwnedFd, path: &[u8]) -> Result<(), CallError> {
-    let path = normalise_any(path)?;
-    let mut tree = Tree::new(root)?;
-    tree.make(&path)?;
-    tree.restore_times()
-}
-
-/// Reads the regular file `path` inside of `root`; None if there is none. What
-/// comes after `limit` bytes is an error.
-///
-/// # Errors
-/// When it is something else than a file, too large, or cannot be read.
-pub fn read_file(
-    root: BorrowedFd<'_>,
-    path: &str,
-    limit: u64,
-) -> Result<Option<Vec<u8>>, CallError> {
-    let error = |call, errno: Errno| CallError::new(call, path, errno);
-    // Not blocking: it may be a fifo.
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let how = OpenHow::new().flags(flags).resolve(
-        ResolveFlag::RESOLVE_IN_ROOT
-            | ResolveFlag::RESOLVE_NO_MAGICLINKS
-            | ResolveFlag::RESOLVE_NO_XDEV,
-    );
-    let fd = match openat2(root, path, how) {
-        Ok(fd) => fd,
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
-        Err(errno) => return Err(error("openat2", errno)),
-    };
-    let stat = fstat(&fd).map_err(|errno| error("fstat", errno))?;
-    if stat.st_mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
-        return Err(error("read", Errno::EINVAL));
-    }
-    let mut bytes = Vec::new();
-    let mut file = File::from(fd).take(limit + 1);
-    (file.read_to_end(&mut bytes)).map_err(|error| CallError::new("read", path, error))?;
-    if bytes.len() as u64 > limit {
-        return Err(error("read", Errno::EFBIG));
-    }
-    Ok(Some(bytes))
-}
-
-/// A path of a config, which is absolute and whose `..` stop at the root.
-fn normalise_any(path: &[u8]) -> Result<Vec<u8>, CallError> {
-    let mut components: Vec<&[u8]> = Vec::new();
-    for component in path.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => drop(components.pop()),
-            name if name.contains(&0) => return Err(call("mkdirat", path, Errno::EINVAL)),
-            name => components.push(name),
-        }
-    }
-    Ok(components.join(&b'/'))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //!
 //! Spec: image-spec layer.md
 
+mod config_paths;
 mod decompress;
 mod in_root;
 mod layer;
@@ -37,8 +38,9 @@ use crate::digest::{Digest, Hasher};
 use crate::errno::CallError;
 use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 
+pub use config_paths::{make_dirs, read_file};
 pub use decompress::Compression;
-pub use in_root::{PathError, make_dirs, read_file};
+pub use in_root::PathError;
 pub use layer::{Applied, EntryError, LayerError};
 pub use tar_stream::TarError;
 pub use xattr::XattrError;

@@ -99,14 +99,15 @@ pub(super) struct WriterFailed;
 
 impl BufRead for ChunkReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.position == self.chunk.len && !self.chunk.failed {
-            if let Ok(next) = self.full.recv() {
-                let used = std::mem::replace(&mut self.chunk, next);
-                self.position = 0;
-                if !used.bytes.is_empty() {
-                    // A writer that is gone needs no chunks.
-                    drop(self.empty.try_send(used.bytes));
-                }
+        if self.position == self.chunk.len
+            && !self.chunk.failed
+            && let Ok(next) = self.full.recv()
+        {
+            let used = std::mem::replace(&mut self.chunk, next);
+            self.position = 0;
+            if !used.bytes.is_empty() {
+                // A writer that is gone needs no chunks.
+                drop(self.empty.try_send(used.bytes));
             }
         }
         if self.chunk.failed {

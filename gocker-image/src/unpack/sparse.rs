@@ -131,13 +131,13 @@ mod tests {
 
     #[test]
     fn maps_that_overlap_or_overrun_are_errors() {
-        let extents = |pairs: &[u64]| super::pairs(pairs).unwrap();
+        let extents = |numbers: &[u64]| pairs(numbers).unwrap();
         check(&extents(&[0, 10, 20, 5]), 30, 15).unwrap();
         check(&extents(&[30, 0]), 30, 0).unwrap();
         assert!(check(&extents(&[0, 10, 5, 5]), 30, 15).is_err());
         assert!(check(&extents(&[0, 10, 28, 5]), 30, 15).is_err());
         assert!(check(&extents(&[0, 10]), 30, 11).is_err());
         assert!(check(&extents(&[u64::MAX, 10]), 30, 10).is_err());
-        assert!(super::pairs(&[1]).is_err());
+        assert!(pairs(&[1]).is_err());
     }
 }
