@@ -119,6 +119,18 @@ pub fn run_with_stdin(command: &mut Command) -> Output {
 /// As [`run_command`].
 #[track_caller]
 pub fn run_within(command: &mut Command, limit: Duration) -> Output {
+    try_within(command, limit)
+        .unwrap_or_else(|output| panic!("took longer than {limit:?}: {output}"))
+}
+
+/// As [`run_within`]; what was killed because it took too long is the error.
+///
+/// # Errors
+/// The output of a program that took too long.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn try_within(command: &mut Command, limit: Duration) -> Result<Output, Box<Output>> {
     let stdout = tempfile::tempfile().expect("a file for stdout");
     let stderr = tempfile::tempfile().expect("a file for stderr");
     let line = format!("{command:?}").replace('"', "");
@@ -142,15 +154,14 @@ pub fn run_within(command: &mut Command, limit: Duration) -> Output {
         killpg(group, Signal::SIGKILL).expect("kill a process group");
         ended = Some(child.wait().expect("wait for a child"));
     }
-    let output = Output {
+    let output = Box::new(Output {
         command: line,
         status: ended.expect("a status"),
         stdout: read_all(&stdout),
         stderr: read_all(&stderr),
         stdout_file: stdout,
-    };
-    assert!(in_time, "took longer than {limit:?}: {output}");
-    output
+    });
+    if in_time { Ok(*output) } else { Err(output) }
 }
 
 /// Asks again and again until the answer is yes or the time is over; returns

@@ -1,15 +1,18 @@
 //! One container of a test; it is deleted when it goes out of scope.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::command::{Output, run_command, wait_until};
+use crate::command::{Output, run_command, try_within, wait_until};
 use crate::test_bundle::TestBundle;
+
+/// How long the clean-up of a test may take: what it leaves is told anyway.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A container by its id; whether it exists is the runtime's affair.
 #[derive(Debug)]
@@ -171,9 +174,12 @@ impl<'b> Container<'b> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        let output = run_command(&mut self.command("delete", &["--force"]));
-        if output.code() != 0 {
-            eprintln!("clean-up: {output}");
+        let mut command = self.command("delete", &["--force"]);
+        command.stdin(Stdio::null());
+        match try_within(&mut command, CLEAN_UP_LIMIT) {
+            Ok(output) if output.code() == 0 => {}
+            Ok(output) => eprintln!("clean-up: {output}"),
+            Err(output) => eprintln!("clean-up took too long: {output}"),
         }
     }
 }

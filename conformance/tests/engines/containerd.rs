@@ -206,14 +206,7 @@ fn ctr_limits_a_container() {
         CgroupLayout::V2 => ("memory.max", ("cpu.max", "50000 100000\n")),
     };
     let id = unique_id();
-    let options = [
-        "--rm",
-        "--detach",
-        "--memory-limit",
-        "67108864",
-        "--cpus",
-        "0.5",
-    ];
+    let options = ["--detach", "--memory-limit", "67108864", "--cpus", "0.5"];
     run_command(&mut containerd.run_command(&options, &id, &["/bin/sleep", "1000"])).success();
     let cgroup = format!("{}/{id}", containerd.namespace);
     for (controller, file, expected) in [("memory", file, "67108864\n"), ("cpu", quota.0, quota.1)]

@@ -249,7 +249,11 @@ fn a_namespace_that_is_not_there() {
     );
     refuses(
         &bundle,
-        &["network", "/run/no/such/netns", "no such file or directory"],
+        &[
+            "linux.namespaces",
+            "/run/no/such/netns",
+            "no such file or directory",
+        ],
     );
 }
 

@@ -214,67 +214,6 @@ fn a_process_that_takes_more_memory_than_the_limit_is_killed() {
     assert!(output.code() == 137 || output.stdout == "137\n", "{output}");
 }
 
-/// config-linux.md#allowed-device-list
-#[test]
-fn device_rules_let_through_what_they_allow_and_nothing_else() {
-    needs!(is_root(), "needs root");
-    let deny_all = json!({"allow": false, "access": "rwm"});
-    let rule = |allow: bool, access: &str, minor: Value| json!({"allow": allow, "type": "c", "major": 1, "minor": minor, "access": access});
-    for (rules, opens) in [
-        (json!([deny_all]), false),
-        (json!([deny_all, rule(true, "rwm", json!(11))]), true),
-        (json!([deny_all, rule(true, "w", json!(11))]), true),
-        (json!([deny_all, rule(true, "r", json!(11))]), false),
-        (json!([deny_all, rule(true, "rwm", json!(12))]), false),
-        (
-            json!([deny_all, {"allow": true, "type": "c", "major": 1, "access": "rw"}]),
-            true,
-        ),
-        (
-            json!([deny_all, {"allow": true, "type": "b", "major": 1, "minor": 11, "access": "rw"}]),
-            false,
-        ),
-        (json!([rule(true, "rwm", json!(11)), deny_all]), false),
-        (
-            json!([
-                deny_all,
-                rule(true, "rwm", json!(11)),
-                rule(false, "w", json!(11))
-            ]),
-            false,
-        ),
-    ] {
-        // Opening the kernel's log for writing asks nothing but the device cgroup.
-        let bundle = TestBundle::shell(": > /dev/klog; echo x > /dev/null && head -c 1 /dev/zero")
-            .set("/linux/resources/devices", rules.clone())
-            .set(
-                "/linux/devices",
-                json!([{"path": "/dev/klog", "type": "c", "major": 1, "minor": 11,
-                    "fileMode": 0o666, "uid": 0, "gid": 0}]),
-            );
-        let output = bundle.run();
-        let refused = output.stderr.contains("Operation not permitted");
-        assert_eq!(refused, !opens, "{rules}: {output}");
-        if opens {
-            assert_eq!(
-                output.success(),
-                "\0",
-                "the default devices stay open: {output}"
-            );
-        }
-    }
-}
-
-#[test]
-fn the_default_devices_are_open_under_a_rule_that_denies_all() {
-    needs!(is_root(), "needs root");
-    let bundle = TestBundle::shell(
-        "echo x > /dev/null; for d in zero full random urandom; do head -c 1 /dev/$d | wc -c; done
-         : < /dev/ptmx && echo ptmx",
-    );
-    assert_eq!(bundle.run_ok(), "1\n1\n1\n1\nptmx\n");
-}
-
 /// The shim reads /proc/PID/cgroup as soon as `create` returns.
 #[test]
 fn the_process_is_in_its_cgroup_in_every_hierarchy_when_create_returns() {
@@ -438,6 +377,59 @@ fn values_of_a_wrong_kind_are_refused_by_name() {
             "{resources}: {output}"
         );
         bundle.assert_nothing_left();
+    }
+}
+
+/// Refused where the kernel or the layout has no such thing; never ignored.
+#[test]
+fn other_limits_are_set_or_refused_by_name() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    for (resources, controller, files, expected) in [
+        (
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
+            "hugetlb",
+            ["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max"],
+            "4194304",
+        ),
+        (
+            json!({"blockIO": {"weight": 100}}),
+            "blkio",
+            ["blkio.weight", "blkio.bfq.weight"],
+            "100",
+        ),
+        (
+            json!({"network": {"classID": 5}}),
+            "net_cls",
+            ["net_cls.classid", ""],
+            "5",
+        ),
+        (
+            json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}),
+            "rdma",
+            ["rdma.max", ""],
+            "hca_handle=3",
+        ),
+    ] {
+        let bundle = TestBundle::sleeper().set("/linux/resources", resources.clone());
+        let container = bundle.container();
+        let output = container.create(&[]);
+        if output.code() != 0 {
+            let field = resources
+                .as_object()
+                .and_then(|all| all.keys().next())
+                .expect("a field");
+            assert!(output.one_line_failure().contains(field), "{output}");
+            bundle.assert_nothing_left();
+            continue;
+        }
+        let values: Vec<String> = leftovers::cgroups(bundle.cgroups_path())
+            .iter()
+            .flat_map(|cgroup| files.map(|file| cgroup.join(file)))
+            .filter_map(|path| fs::read_to_string(path).ok())
+            .collect();
+        let set = values.iter().any(|value| value.contains(expected));
+        assert!(set, "{controller}: taken, and not set: {values:?}");
     }
 }
 

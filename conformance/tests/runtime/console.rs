@@ -216,7 +216,7 @@ fn receive(listener: &UnixListener) -> (Vec<u8>, Vec<OwnedFd>) {
             &mut control,
             RecvFlags::empty(),
         )
-        .expect("recvmsg");
+        .expect("a message, and after it the end: nobody keeps the socket");
         for part in control.drain() {
             if let RecvAncillaryMessage::ScmRights(received) = part {
                 descriptors.extend(received);

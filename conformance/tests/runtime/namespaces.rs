@@ -212,6 +212,32 @@ fn the_hostname_is_set_in_the_uts_namespace_alone() {
     );
 }
 
+/// config.md#domainname, since version 1.1 of the specification
+#[test]
+fn the_domainname_is_set_in_the_uts_namespace_alone() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "Debian's are older than the field");
+    let before = fs::read_to_string("/proc/sys/kernel/domainname").expect("read");
+    let bundle = TestBundle::shell("cat /proc/sys/kernel/domainname")
+        .set("/domainname", json!("inside.example"));
+    assert_eq!(bundle.run_ok(), "inside.example\n");
+    assert_eq!(
+        fs::read_to_string("/proc/sys/kernel/domainname").expect("read"),
+        before
+    );
+    let bundle = TestBundle::new()
+        .edit(|config| {
+            config
+                .as_object_mut()
+                .expect("an object")
+                .remove("hostname");
+        })
+        .namespace("uts", None)
+        .set("/domainname", json!("would-be-host"));
+    assert!(bundle.run().one_line_failure().contains("domainname"));
+    bundle.assert_nothing_left();
+}
+
 #[test]
 fn a_hostname_without_a_uts_namespace_is_refused() {
     needs!(is_root(), "needs root");

@@ -5,112 +5,44 @@
 
 use conformance::host::is_root;
 use conformance::{TestBundle, gocker_only, needs};
-use serde_json::{Value, json};
+use serde_json::json;
 
-/// The field's place, a valid value, and the words that the refusal must have.
-fn unserved() -> Vec<(&'static str, Value, &'static str)> {
-    vec![
-        (
-            "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"]}),
-            "linux.seccomp",
-        ),
-        (
-            "/linux/intelRdt",
-            json!({"closID": "conformance"}),
-            "linux.intelRdt",
-        ),
-        (
-            "/linux/timeOffsets",
-            json!({"monotonic": {"secs": 5}}),
-            "linux.timeOffsets",
-        ),
-        (
-            "/linux/personality",
-            json!({"domain": "LINUX32"}),
-            "linux.personality",
-        ),
-        (
-            "/linux/mountLabel",
-            json!("system_u:object_r:x:s0"),
-            "linux.mountLabel",
-        ),
-        (
-            "/linux/memoryPolicy",
-            json!({"mode": "MPOL_BIND", "nodes": "0"}),
-            "linux.memoryPolicy",
-        ),
-        (
-            "/linux/netDevices",
-            json!({"eth0": {"name": "eth1"}}),
-            "linux.netDevices",
-        ),
-        (
-            "/process/scheduler",
-            json!({"policy": "SCHED_BATCH"}),
-            "process.scheduler",
-        ),
-        (
-            "/process/ioPriority",
-            json!({"class": "IOPRIO_CLASS_BE", "priority": 4}),
-            "process.ioPriority",
-        ),
-        (
-            "/process/execCPUAffinity",
-            json!({"initial": "0"}),
-            "process.execCPUAffinity",
-        ),
-        (
-            "/process/apparmorProfile",
-            json!("conformance"),
-            "process.apparmorProfile",
-        ),
-        (
-            "/process/selinuxLabel",
-            json!("system_u:system_r:x:s0"),
-            "process.selinuxLabel",
-        ),
-        ("/domainname", json!("example.org"), "domainname"),
-        (
-            "/hooks",
-            json!({"poststop": [{"path": "/bin/true"}]}),
-            "hooks",
-        ),
-        ("/vm", json!({"kernel": {"path": "/vmlinuz"}}), "vm"),
-        ("/solaris", json!({"limitpriv": "default"}), "solaris"),
-        ("/windows", json!({"layerFolders": ["x"]}), "windows"),
-        (
-            "/linux/resources/blockIO",
-            json!({"weight": 100}),
-            "linux.resources.blockIO",
-        ),
-        (
-            "/linux/resources/hugepageLimits",
-            json!([{"pageSize": "2MB", "limit": 2_097_152}]),
-            "linux.resources.hugepageLimits",
-        ),
-        (
-            "/linux/resources/network",
-            json!({"classID": 5}),
-            "linux.resources.network",
-        ),
-        (
-            "/linux/resources/rdma",
-            json!({"mlx5_1": {"hcaHandles": 3}}),
-            "linux.resources.rdma",
-        ),
-    ]
-}
+/// The field's place and a valid value; the refusal must name the place.
+const UNSERVED: &[(&str, &str)] = &[
+    ("/linux/seccomp", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#),
+    ("/linux/intelRdt", r#"{"closID": "conformance"}"#),
+    ("/linux/timeOffsets", r#"{"monotonic": {"secs": 5}}"#),
+    ("/linux/personality", r#"{"domain": "LINUX32"}"#),
+    ("/linux/mountLabel", r#""system_u:object_r:x:s0""#),
+    (
+        "/linux/memoryPolicy",
+        r#"{"mode": "MPOL_BIND", "nodes": "0"}"#,
+    ),
+    ("/linux/netDevices", r#"{"eth0": {"name": "eth1"}}"#),
+    ("/process/scheduler", r#"{"policy": "SCHED_BATCH"}"#),
+    (
+        "/process/ioPriority",
+        r#"{"class": "IOPRIO_CLASS_BE", "priority": 4}"#,
+    ),
+    ("/process/execCPUAffinity", r#"{"initial": "0"}"#),
+    ("/process/apparmorProfile", r#""conformance""#),
+    ("/process/selinuxLabel", r#""system_u:system_r:x:s0""#),
+    ("/vm", r#"{"kernel": {"path": "/vmlinuz"}}"#),
+    ("/solaris", r#"{"limitpriv": "default"}"#),
+    ("/windows", r#"{"layerFolders": ["x"]}"#),
+];
 
 #[test]
 fn a_field_that_is_not_served_is_refused_by_name() {
     needs!(is_root(), "needs root");
     gocker_only!();
     let mut wrong = Vec::new();
-    for (pointer, value, words) in unserved() {
+    for (pointer, value) in UNSERVED {
+        let words = pointer.trim_start_matches('/').replace('/', ".");
+        let value = serde_json::from_str(value).expect("JSON");
         let bundle = TestBundle::new().set(pointer, value);
         let output = bundle.run();
-        if output.code() == 0 || !output.one_line_failure().contains(words) {
+        if output.code() == 0 || !output.one_line_failure().contains(&words) {
             wrong.push(format!("{words}: {output}"));
         }
         bundle.assert_nothing_left();

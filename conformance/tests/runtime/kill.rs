@@ -1,0 +1,149 @@
+//! `kill`: runtime.md#kill, and that no signal reaches a stranger.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use conformance::host::is_root;
+use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::lifecycle::alive;
+
+#[test]
+fn kill_of_a_stopped_container_says_container_not_running() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has words of its own");
+    let bundle = TestBundle::new();
+    let container = bundle.running();
+    container.wait_for("stopped");
+    let output = container.kill("TERM");
+    assert!(
+        output.one_line_failure().contains("container not running"),
+        "{output}"
+    );
+}
+
+/// `--all` is obsolete; what is left of it is that a stopped container is no
+/// error.
+#[test]
+fn kill_all_of_a_stopped_container_succeeds() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::new();
+    let container = bundle.running();
+    container.wait_for("stopped");
+    run_command(container.command("kill", &["--all"]).arg("KILL")).success();
+}
+
+#[test]
+fn kill_takes_a_signal_as_number_short_name_and_long_name() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it wants upper case");
+    set_child_subreaper(true).expect("become a subreaper");
+    for signal in [
+        Some("15"),
+        Some("TERM"),
+        Some("SIGTERM"),
+        Some("sigterm"),
+        None,
+    ] {
+        let bundle = TestBundle::shell("trap 'exit 7' TERM; touch /ready; while :; do :; done");
+        let container = bundle.running();
+        let pid = container.pid();
+        let ready = || bundle.rootfs().join("ready").exists();
+        assert!(
+            wait_until(Duration::from_secs(10), ready),
+            "the process should run"
+        );
+        run_command(container.command("kill", &[]).args(signal)).success();
+        assert_eq!(container.wait_exit(pid), 7, "{signal:?}");
+    }
+}
+
+#[test]
+fn kill_refuses_what_is_no_signal() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes unknown names for no signal");
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    for signal in ["NOSUCH", "999", "SIG", "15x"] {
+        container.kill(signal).failure();
+        assert_eq!(container.status(), "running", "{signal}");
+    }
+}
+
+#[test]
+fn kill_reaches_a_created_container() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::sleeper();
+    let container = bundle.created();
+    container.kill("KILL").success();
+    container.wait_for("stopped");
+    container.delete(&[]).success();
+}
+
+/// Without a PID namespace of its own, the end of the init does not take the
+/// other processes with it.
+#[test]
+fn kill_without_a_pid_namespace_kills_every_process() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "newer ones only");
+    let bundle =
+        TestBundle::shell("sleep 1000 & sleep 1000 & touch /ready; wait").namespace("pid", None);
+    let container = bundle.running();
+    let ready = || bundle.rootfs().join("ready").exists();
+    assert!(
+        wait_until(Duration::from_secs(10), ready),
+        "the process should run"
+    );
+    container.kill("KILL").success();
+    let cgroups = conformance::leftovers::cgroups(bundle.cgroups_path());
+    let empty = || conformance::leftovers::processes(&cgroups).is_empty();
+    assert!(
+        wait_until(Duration::from_secs(10), empty),
+        "all processes should end"
+    );
+}
+
+/// The pid of an ended container may go to a stranger: that stranger is not the
+/// container, and no signal may reach it.
+#[test]
+fn a_recycled_pid_is_not_the_container() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let pid = container.pid();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+    container.wait_for("stopped");
+    assert!(
+        wait_until(Duration::from_secs(10), || !alive(pid)),
+        "nobody reaps the process"
+    );
+    let stranger = (0..400).find_map(|_| {
+        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).expect("ns_last_pid");
+        let mut child = Command::new("/bin/sleep")
+            .arg("1000")
+            .spawn()
+            .expect("spawn");
+        if conformance::command::process_id(child.id()).as_raw() == pid {
+            return Some(child);
+        }
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        None
+    });
+    needs!(stranger.is_some(), "the pid {pid} could not be taken again");
+    let mut stranger = stranger.expect("a process");
+    let status = container.status();
+    let kill = container.kill("KILL");
+    let delete = container.delete(&["--force"]);
+    let survived = stranger.try_wait().expect("wait").is_none();
+    stranger.kill().expect("kill");
+    stranger.wait().expect("wait");
+    assert_eq!(status, "stopped");
+    assert!(kill.code() != 0, "{kill}");
+    delete.success();
+    assert!(survived, "the stranger should live");
+}
