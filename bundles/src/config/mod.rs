@@ -64,6 +64,12 @@ impl Config {
                 return Err(FieldError::new("annotations", "a key is empty"));
             }
         }
+        for (field, name) in [
+            ("hostname", spec.hostname()),
+            ("domainname", spec.domainname()),
+        ] {
+            check_name(field, name.as_deref().unwrap_or_default())?;
+        }
         Ok(Self {
             oci_version: spec.version().clone(),
             root_path: root.path().clone(),
@@ -95,6 +101,18 @@ fn check_version(version: &str) -> Result<(), FieldError> {
             format!("{version:?} is not a 1.x.y version"),
         )),
     }
+}
+
+/// The kernel's longest host name and domain name, in bytes (`__NEW_UTS_LEN`).
+const MAX_NAME: usize = 64;
+
+fn check_name(field: &str, name: &str) -> Result<(), FieldError> {
+    no_nul(|| field.to_owned(), name)?;
+    if name.len() > MAX_NAME {
+        let problem = format!("{} bytes, the kernel takes {MAX_NAME}", name.len());
+        return Err(FieldError::new(field, problem));
+    }
+    Ok(())
 }
 
 /// Refuses a NUL byte, which no system call can carry.

@@ -152,7 +152,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// The field, the file and the kernel's answer.
-    #[allow(dead_code, reason = "for the caller of `create`")]
     pub(crate) fn apply_before_entry(&mut self, resources: &Resources) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => hierarchies.apply_before_entry(resources),

@@ -5,6 +5,7 @@ pub(crate) mod delete;
 pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod list;
+mod preserved;
 pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
@@ -30,14 +31,14 @@ use crate::sys::{errno, process, sealed_exe};
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let root = root(cli)?;
     match &cli.command {
-        Command::Create(args) => make_ready(cli)
+        Command::Create(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| create::run(&root, args))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
         Command::Features(args) => features::run(args).context("features"),
         Command::Kill(args) => kill::run(&root, args).context(named("kill", &args.id)),
         Command::List(args) => list::run(&root, args).context("list"),
-        Command::Run(args) => make_ready(cli)
+        Command::Run(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| run::run(&root, args))
             .context(named("run", &args.id)),
         Command::Spec(args) => spec::run(args).context("spec"),
@@ -55,17 +56,17 @@ fn root(cli: &Cli) -> anyhow::Result<PathBuf> {
     if let Some(root) = &cli.root {
         return std::path::absolute(root).with_context(|| format!("--root {root:?}"));
     }
-    if !Uid::effective().is_root() {
-        if let Some(dir) = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()) {
-            return Ok(PathBuf::from(dir).join("gocker-runc"));
-        }
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    if let Some(dir) = runtime_dir.filter(|_| !Uid::effective().is_root()) {
+        return Ok(PathBuf::from(dir).join("gocker-runc"));
     }
     Ok("/run/gocker-runc".into())
 }
 
 /// What comes before a container process may be made: refusals that concern the whole
 /// command, and a program file that a container cannot write to.
-fn make_ready(cli: &Cli) -> anyhow::Result<()> {
+fn make_ready(cli: &Cli, preserve_fds: u32) -> anyhow::Result<()> {
+    preserved::check(preserve_fds)?;
     if cli.systemd_cgroup {
         bail!("--systemd-cgroup: the systemd cgroup driver is not served yet");
     }

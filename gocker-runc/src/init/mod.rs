@@ -4,13 +4,14 @@
 //! directory exists: it gets an [`InitPlan`] and one socket. Its memory is a copy of the
 //! runtime's, which had one thread, so it may allocate.
 
+mod cgroup_mounts;
 mod credentials;
 mod execve;
 mod home;
 pub(crate) mod plan;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::Context;
 use caps::Capability;
@@ -26,7 +27,7 @@ use crate::process::start_socket;
 use crate::sys::in_root::RootFd;
 use crate::sys::procfs::ProcFd;
 use crate::sys::{Called, keyctl, network};
-use crate::{console, errors, hooks, namespaces, rootfs, sys, sysctl};
+use crate::{console, errors, hooks, namespaces, rlimits, rootfs, sys, sysctl};
 use plan::{InitPlan, ProcessPlan};
 
 /// A program that is ready to be executed.
@@ -37,17 +38,43 @@ struct Prepared {
 
 /// Runs init. `listener` is the start socket; without one the runtime itself says Start.
 pub(crate) fn run(mut plan: InitPlan, end: InitEnd, listener: Option<OwnedFd>) -> ! {
+    if let Err(error) = close_the_runtimes(&plan, &end, listener.as_ref()) {
+        fail(&end.0, &error);
+    }
     let prepared = match prepare(&mut plan, &end) {
         Ok(prepared) => prepared,
         Err(error) => fail(&end.0, &error),
     };
+    plan.close_used();
     let answer_to = match wait_for_start(end, listener) {
         Ok(answer_to) => answer_to,
         // Nobody is left to hear why.
         Err(_) => std::process::exit(1),
     };
     let error = execute(&plan, &prepared);
-    fail(&answer_to, &error)
+    match answer_to {
+        Some(answer_to) => fail(&answer_to, &error),
+        None => std::process::exit(1),
+    }
+}
+
+/// Closes every descriptor that is the runtime's own: its lock, its sockets. They would keep
+/// the lock held and the sockets' other sides waiting for as long as init waits.
+fn close_the_runtimes(
+    plan: &InitPlan,
+    end: &InitEnd,
+    listener: Option<&OwnedFd>,
+) -> anyhow::Result<()> {
+    let preserved = plan
+        .process
+        .as_ref()
+        .map_or(0, |process| process.preserve_fds);
+    let mut kept = plan.descriptors();
+    kept.push(end.0.as_raw_fd());
+    kept.extend(listener.map(AsRawFd::as_raw_fd));
+    let first = 3 + i32::try_from(preserved).context("--preserve-fds")?;
+    sys::process::close_all_but(first, kept).called(|| "close_range".into())?;
+    Ok(())
 }
 
 /// Sends the reason and ends.
@@ -127,7 +154,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         reopen_null(&root)?;
     }
     drop(root);
-    become_process(process)?;
+    become_process(process, plan.in_user_namespace)?;
     let file = execve::find(&process.args[0], &env)?;
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
@@ -233,12 +260,17 @@ fn reopen_null(root: &RootFd) -> anyhow::Result<()> {
 }
 
 /// Becomes the user, with the capabilities and the working directory that it is to have.
-fn become_process(process: &ProcessPlan) -> anyhow::Result<()> {
+fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Result<()> {
     credentials::set_umask(&process.user);
     // A directory that only root may enter is entered as root; one that only the user may
     // enter (NFS) as the user.
     let early = execve::change_dir(&process.cwd);
     credentials::give_stdio(&process.user)?;
+    // With the runtime's capabilities still there; in a user namespace the runtime does it,
+    // whose capabilities are the ones that count.
+    if !in_user_namespace {
+        rlimits::set(getpid(), &process.rlimits)?;
+    }
     process.capabilities.limit_bounding()?;
     credentials::become_user(&process.user)?;
     process.capabilities.apply()?;
@@ -260,10 +292,10 @@ fn become_process(process: &ProcessPlan) -> anyhow::Result<()> {
 }
 
 /// Waits until the container is started; returns where to answer.
-fn wait_for_start(end: InitEnd, listener: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
+fn wait_for_start(end: InitEnd, listener: Option<OwnedFd>) -> anyhow::Result<Option<OwnedFd>> {
     let Some(listener) = listener else {
         end.expect(ToInit::Start)?;
-        return Ok(end.0);
+        return Ok(Some(end.0));
     };
     drop(end);
     Ok(start_socket::wait(&listener)?)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,19 @@ use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::mounts::Mount;
 use bundles::config::process::{ConsoleSize, Process, User};
+use oci_spec::runtime::PosixRlimit;
 
+use super::cgroup_mounts;
 use crate::capabilities::CapabilitySets;
 use crate::cgroups::Record;
-use crate::cgroups::mounts::{CgroupMounts, V1Source};
+use crate::cgroups::mounts::CgroupMounts;
 use crate::container::state::State;
 use crate::namespaces::NamespacePlan;
 use crate::rootfs::devices::Nodes;
 use crate::rootfs::mount::{MountPlan, What};
 use crate::rootfs::mount_options::MountOptions;
 use crate::rootfs::pivot::Pivot;
-use crate::rootfs::{Link, RootfsPlan};
-use crate::sys::mount_api::Recursive;
+use crate::rootfs::{self, RootfsPlan};
 use crate::sysctl;
 
 /// The plan of a container process.
@@ -35,6 +36,8 @@ pub(crate) struct InitPlan {
     pub(crate) state: State<Record>,
     /// Namespaces to make and to join.
     pub(crate) namespaces: NamespacePlan,
+    /// Whether the container has a user namespace, new or joined.
+    pub(crate) in_user_namespace: bool,
     /// Whether the runtime writes id mappings.
     pub(crate) new_user_namespace: bool,
     /// v1's files to write oneself into.
@@ -76,6 +79,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) user: User,
     /// The capability sets.
     pub(crate) capabilities: CapabilitySets,
+    /// Resource limits, where init itself may set them.
+    pub(crate) rlimits: Vec<PosixRlimit>,
     /// Whether execve(2) may grant nothing.
     pub(crate) no_new_privileges: bool,
     /// Whether it gets a terminal.
@@ -121,6 +126,7 @@ impl InitPlan {
             rootfs: plan_rootfs(config, &state, choices, cgroup_mounts)?,
             state,
             namespaces: NamespacePlan::new(namespaces)?,
+            in_user_namespace: namespaces.has(Kind::User),
             new_user_namespace: namespaces.is_new(Kind::User),
             way_in: Vec::new(),
             new_keyring: !choices.no_new_keyring,
@@ -133,6 +139,43 @@ impl InitPlan {
             domainname: config.domainname.clone(),
             process: process.transpose()?,
         })
+    }
+}
+
+impl InitPlan {
+    /// Copies the bind mounts' sources where the container has a user namespace: inside, the
+    /// host's paths may be closed to the mapped root.
+    ///
+    /// Runs in: runtime namespace, when the cgroup is made, which may be among them.
+    ///
+    /// # Errors
+    /// The mount whose source cannot be opened.
+    pub(crate) fn open_sources(&mut self) -> Result<(), rootfs::Error> {
+        if !self.in_user_namespace || self.rootfs.pivot == Pivot::Chroot {
+            return Ok(());
+        }
+        self.rootfs
+            .mounts
+            .iter_mut()
+            .try_for_each(rootfs::mount::open_early)
+    }
+
+    /// The descriptors that init needs from the runtime; all others are closed in it.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        let namespaces = self.namespaces.joined.iter().map(|(_, fd)| fd);
+        let trees = self.rootfs.mounts.iter().filter_map(MountPlan::tree);
+        let all = self
+            .way_in
+            .iter()
+            .chain(namespaces)
+            .chain(&self.namespaces.joined_pid);
+        all.chain(trees).map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// Closes what was needed for the mounts and the namespaces.
+    pub(crate) fn close_used(&mut self) {
+        self.rootfs.mounts.clear();
+        self.namespaces.joined.clear();
     }
 }
 
@@ -166,6 +209,7 @@ fn plan_process(process: &Process, choices: Choices) -> Result<ProcessPlan, Fiel
         cwd: process.cwd.clone(),
         user: process.user.clone(),
         capabilities: CapabilitySets::new(process.capabilities.as_ref()),
+        rlimits: process.rlimits.clone(),
         no_new_privileges: process.no_new_privileges,
         terminal: process.terminal,
         console_size: process.console_size,
@@ -173,7 +217,7 @@ fn plan_process(process: &Process, choices: Choices) -> Result<ProcessPlan, Fiel
     })
 }
 
-fn c_string(field: &str, bytes: &[u8]) -> Result<CString, FieldError> {
+pub(super) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, FieldError> {
     CString::new(bytes).map_err(|_| FieldError::new(field, "holds a NUL byte"))
 }
 
@@ -181,13 +225,13 @@ fn plan_rootfs(
     config: &Config,
     state: &State<Record>,
     choices: Choices,
-    cgroup_mounts: &CgroupMounts,
+    mounts: &CgroupMounts,
 ) -> Result<RootfsPlan, FieldError> {
     let linux = &config.linux;
     let pivot = match (linux.namespaces.has(Kind::Mount), choices.no_pivot) {
         (false, _) => Pivot::Chroot,
         (true, true) => Pivot::Move,
-        (true, false) => Pivot::PivotRoot,
+        (true, false) => Pivot::Swap,
     };
     if pivot == Pivot::Chroot {
         check_without_mount_namespace(config)?;
@@ -197,19 +241,14 @@ fn plan_rootfs(
     for (index, mount) in config.mounts.iter().enumerate() {
         let options = MountOptions::parse(index, &mount.options)?;
         if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
-            plan_cgroup(mount, &options, cgroup_mounts, (&mut planned, &mut links))?;
+            let (mounts, more) = cgroup_mounts::plan(mount, &options, mounts)?;
+            planned.extend(mounts);
+            links.extend(more);
         } else {
             planned.push(plan_mount(index, mount, options, &state.bundle)?);
         }
     }
     let in_user_namespace = linux.namespaces.has(Kind::User);
-    if in_user_namespace && pivot != Pivot::Chroot {
-        // Inside, the host's paths may be closed to the mapped root.
-        for mount in &mut planned {
-            crate::rootfs::mount::open_early(mount)
-                .map_err(|error| FieldError::new("mounts", crate::errors::chain(&error)))?;
-        }
-    }
     let host_dev = config
         .mounts
         .iter()
@@ -281,6 +320,12 @@ fn plan_mount(
             "id-mapped mounts are not served yet",
         ));
     }
+    if options.copy_up && mount.kind != "tmpfs" {
+        return Err(FieldError::new(
+            field("options"),
+            "tmpcopyup is for a tmpfs",
+        ));
+    }
     let source = mount.source.clone().unwrap_or_default();
     let what = if options.remount {
         What::Remount
@@ -306,91 +351,4 @@ fn plan_mount(
         what,
         options,
     })
-}
-
-/// A mount of type `cgroup` is several.
-fn plan_cgroup(
-    mount: &Mount,
-    options: &MountOptions,
-    mounts: &CgroupMounts,
-    (planned, links): (&mut Vec<MountPlan>, &mut Vec<Link>),
-) -> Result<(), FieldError> {
-    let own = |data: Vec<(CString, Option<CString>)>| MountOptions {
-        attributes: options.attributes,
-        propagation: options.propagation.clone(),
-        data,
-        ..MountOptions::default()
-    };
-    let (mounts, v1_links) = match mounts {
-        CgroupMounts::V2 { fallback } => {
-            planned.push(MountPlan {
-                destination: mount.destination.clone(),
-                what: What::Filesystem {
-                    kind: c"cgroup2".to_owned(),
-                    source: c"cgroup".to_owned(),
-                    fallback: Some(fallback.clone()),
-                },
-                options: own(Vec::new()),
-            });
-            return Ok(());
-        }
-        CgroupMounts::V1 { mounts, links } => (mounts, links),
-    };
-    planned.push(MountPlan {
-        destination: mount.destination.clone(),
-        what: What::Filesystem {
-            kind: c"tmpfs".to_owned(),
-            source: c"tmpfs".to_owned(),
-            fallback: None,
-        },
-        options: own(vec![(c"mode".to_owned(), Some(c"755".to_owned()))]),
-    });
-    for one in mounts {
-        let (what, data) = match &one.source {
-            V1Source::Bind(source) => (
-                What::Bind {
-                    source: source.clone(),
-                    tree: None,
-                },
-                Vec::new(),
-            ),
-            V1Source::FileSystem(options) => {
-                let kind = c"cgroup".to_owned();
-                let source = c"cgroup".to_owned();
-                (
-                    What::Filesystem {
-                        kind,
-                        source,
-                        fallback: None,
-                    },
-                    v1_options(options)?,
-                )
-            }
-        };
-        let mut options = own(data);
-        if matches!(what, What::Bind { .. }) {
-            options.bind = Some(Recursive::No);
-        }
-        planned.push(MountPlan {
-            destination: mount.destination.join(&one.name),
-            what,
-            options,
-        });
-    }
-    links.extend(v1_links.iter().map(|(name, target)| Link {
-        path: mount.destination.join(name),
-        target: target.into(),
-    }));
-    Ok(())
-}
-
-fn v1_options(options: &str) -> Result<Vec<(CString, Option<CString>)>, FieldError> {
-    let text = |text: &str| c_string("mounts", text.as_bytes());
-    options
-        .split(',')
-        .map(|word| match word.split_once('=') {
-            Some((key, value)) => Ok((text(key)?, Some(text(value)?))),
-            None => Ok((text(word)?, None)),
-        })
-        .collect()
 }

@@ -23,7 +23,7 @@ use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
 use crate::cgroups::mounts::View;
 use crate::container::state::Process;
-use crate::container::state_dir::StateDir;
+use crate::container::state_dir::{self, StateDir};
 use crate::container::status::Status;
 use crate::init::plan::{Choices, InitPlan};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
@@ -86,6 +86,11 @@ pub(crate) struct Created {
 /// The field, step or call that failed.
 #[expect(clippy::too_many_lines, reason = "all of `create`, top to bottom")]
 pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
+    // A duplicate is told as one, whatever else is wrong with it; that two callers at once do
+    // not both succeed is seen to when the directory is made.
+    if state_dir::existing(request.root, request.id).is_ok() {
+        return Err(state_dir::Error::Exists.into());
+    }
     crate::container::id::check(request.id)?;
     let (bundle, config) = read(request)?;
     let console = connect_console(request, &config)?;
@@ -102,7 +107,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         View::Host
     };
     let cgroup_mounts = cgroup.mount_list(&layout, view);
-    let plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
+    let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
         .context("config.json")?;
 
     // From here on things are made; `made` unmakes them if a later step fails.
@@ -115,6 +120,10 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     };
     let cgroup = made.cgroup.insert(cgroup);
     cgroup.create().context("make the cgroup")?;
+    cgroup
+        .apply_before_entry(&config.linux.resources)
+        .context("config.json")?;
+    plan.open_sources()?;
     let way_in = cgroup.way_in().context("open the cgroup")?;
     let Spawned { pid, pidfd, end } = spawn(plan, way_in, listener)?;
     let pidfd = &made.init.insert((pid, pidfd)).1;
@@ -189,7 +198,10 @@ fn connect_console(request: &Request<'_>, config: &Config) -> anyhow::Result<Opt
         (true, Some(path), _) => stdio::connect_console(path)
             .with_context(|| format!("connect to the console socket {path:?}"))
             .map(Some),
-        (_, None, _) => Ok(None),
+        (true, None, Mode::Foreground) => stdio::own_terminal()
+            .context("process.terminal is true, and no standard descriptor is a terminal")
+            .map(|_| None),
+        (false, None, _) => Ok(None),
     }
 }
 
@@ -249,7 +261,9 @@ fn converse(
         }
     }
     if let Some(process) = &config.process {
-        rlimits::set(pid, &process.rlimits)?;
+        if config.linux.namespaces.has(Kind::User) {
+            rlimits::set(pid, &process.rlimits)?;
+        }
         if let Some(score) = process.oom_score_adj {
             ProcFd::host()?
                 .write(

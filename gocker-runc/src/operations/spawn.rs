@@ -106,6 +106,15 @@ fn has_one_thread() -> anyhow::Result<bool> {
 }
 
 fn flag_names(flags: u64) -> String {
-    let bits = i32::from_ne_bytes((flags as u32).to_ne_bytes());
-    format!("{:?}", nix::sched::CloneFlags::from_bits_truncate(bits)).replace("CloneFlags", "")
+    let flags = i32::try_from(flags).map(nix::sched::CloneFlags::from_bits_truncate);
+    flags.map_or_else(
+        |_| "all".into(),
+        |flags| {
+            flags
+                .iter_names()
+                .map(|(name, _)| name)
+                .collect::<Vec<_>>()
+                .join("|")
+        },
+    )
 }

@@ -11,10 +11,11 @@
 //! The socket's file is there for as long as the container has not been started, which is how
 //! `created` is told from `running`. Who connects when init is dead is refused at once.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
 };
@@ -55,17 +56,27 @@ pub(crate) fn listen_in(dir: &OwnedFd) -> Result<OwnedFd, CallError> {
 }
 
 /// Waits until somebody starts the container; what is returned is open for as long as the
-/// answer is awaited.
+/// answer is awaited. None where the process may open no more files: who starts it then sees
+/// the listener's end instead.
 ///
 /// Runs in: init.
 ///
 /// # Errors
 /// accept4(2)'s.
-pub(crate) fn wait(listener: &OwnedFd) -> Result<OwnedFd, CallError> {
+pub(crate) fn wait(listener: &OwnedFd) -> Result<Option<OwnedFd>, CallError> {
     loop {
+        // accept4(2) takes a descriptor before it waits, and RLIMIT_NOFILE is set by now.
+        match poll(
+            &mut [PollFd::new(listener.as_fd(), PollFlags::POLLIN)],
+            PollTimeout::NONE,
+        ) {
+            Err(Errno::EINTR) => continue,
+            polled => polled.called(|| "poll(start)".into())?,
+        };
         match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             Err(Errno::EINTR | Errno::ECONNABORTED) => {}
-            accepted => return owned(accepted.called(|| "accept4(start)".into())?),
+            Err(Errno::EMFILE) => return Ok(None),
+            accepted => return owned(accepted.called(|| "accept4(start)".into())?).map(Some),
         }
     }
 }

@@ -61,29 +61,40 @@ impl Signals {
     }
 }
 
-/// The user's terminal in raw mode; Drop restores it.
+/// The caller's terminal: the first of the standard descriptors that is one.
+///
+/// # Errors
+/// dup(2)'s; ENOTTY where none is.
+pub(crate) fn own_terminal() -> io::Result<OwnedFd> {
+    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+    let all = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let terminal = all.into_iter().find(BorrowedFd::is_terminal);
+    terminal
+        .ok_or(io::Error::from(Errno::ENOTTY))?
+        .try_clone_to_owned()
+}
+
+/// The caller's terminal in raw mode; Drop restores it.
 struct RawMode {
+    terminal: OwnedFd,
     before: Termios,
 }
 
 impl RawMode {
-    fn enter() -> Option<Self> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            return None;
-        }
-        let before = tcgetattr(&stdin).ok()?;
+    fn enter() -> io::Result<Self> {
+        let terminal = own_terminal()?;
+        let before = tcgetattr(&terminal)?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        tcsetattr(&stdin, SetArg::TCSANOW, &raw).ok()?;
-        Some(Self { before })
+        tcsetattr(&terminal, SetArg::TCSANOW, &raw)?;
+        Ok(Self { terminal, before })
     }
 }
 
 impl Drop for RawMode {
     fn drop(&mut self) {
         // The terminal may be gone by now; there is nobody to tell.
-        drop(tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before));
+        tcsetattr(&self.terminal, SetArg::TCSANOW, &self.before).ok();
     }
 }
 
@@ -97,7 +108,7 @@ pub(crate) fn attend(
     master: Option<OwnedFd>,
     signals: &Signals,
 ) -> io::Result<()> {
-    let mut terminal = master.map(Terminal::new);
+    let mut terminal = master.map(Terminal::new).transpose()?;
     loop {
         let ready = wait(process, terminal.as_ref(), signals)?;
         if ready.signal {
@@ -190,26 +201,26 @@ struct Terminal {
     master: File,
     output_open: bool,
     input_open: bool,
-    _raw: Option<RawMode>,
+    raw: RawMode,
 }
 
 impl Terminal {
-    fn new(master: OwnedFd) -> Self {
+    fn new(master: OwnedFd) -> io::Result<Self> {
         let terminal = Self {
             master: master.into(),
             output_open: true,
             input_open: true,
-            _raw: RawMode::enter(),
+            raw: RawMode::enter()?,
         };
         terminal.take_size();
-        terminal
+        Ok(terminal)
     }
 
-    /// Gives the container's terminal the size of the user's, where that is one.
+    /// Gives the container's terminal the size of the caller's.
     fn take_size(&self) {
-        if let Ok(size) = tty::window_size(io::stdin().as_fd()) {
+        if let Ok(size) = tty::window_size(self.raw.terminal.as_fd()) {
             // A terminal that has just closed needs no size.
-            drop(tty::resize(self.master.as_fd(), size));
+            tty::resize(self.master.as_fd(), size).ok();
         }
     }
 

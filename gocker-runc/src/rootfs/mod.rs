@@ -10,6 +10,7 @@
 //! Spec: config.md#root, config.md#mounts, config-linux.md
 
 mod cgroup_links;
+mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod error;
 mod masked_paths;

@@ -10,6 +10,7 @@ use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
+use super::copy_up;
 use super::error::Error;
 use super::mount_options::{Attributes, MountOptions};
 use crate::sys::in_root::{Missing, RootFd, file_type};
@@ -55,6 +56,14 @@ pub(crate) enum What {
 }
 
 impl MountPlan {
+    /// The source that was copied ahead of its turn.
+    pub(crate) fn tree(&self) -> Option<&OwnedFd> {
+        match &self.what {
+            What::Bind { tree, .. } => tree.as_ref(),
+            What::Filesystem { .. } | What::Remount => None,
+        }
+    }
+
     /// What an error message calls this mount's source.
     pub(crate) fn source_name(&self) -> String {
         match &self.what {
@@ -106,6 +115,9 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
                 (made, _) => made.map_err(named)?,
             };
             let target = open_target(root, plan, Missing::Directory, named)?;
+            if plan.options.copy_up {
+                copy_up::copy(target.as_fd(), mount.as_fd()).map_err(named)?;
+            }
             attach(&mount, &target).map_err(named)?;
             finish(&mount, &plan.options).map_err(named)
         }

@@ -56,6 +56,8 @@ enum Effect {
 pub(crate) struct MountOptions {
     /// A bind mount, of the mount alone or of all below it.
     pub(crate) bind: Option<Recursive>,
+    /// A new tmpfs begins with what lies below it.
+    pub(crate) copy_up: bool,
     /// Changes a mount that is there.
     pub(crate) remount: bool,
     /// For this mount.
@@ -115,7 +117,7 @@ const WITHOUT_EFFECT: &[&str] = &["defaults", "silent", "loud"];
 
 /// Every word that is known here, for `features`.
 pub(crate) fn known_words() -> Vec<String> {
-    let plain = ["bind", "rbind", "remount"]
+    let plain = ["bind", "rbind", "remount", "tmpcopyup"]
         .iter()
         .chain(SUPERBLOCK)
         .chain(WITHOUT_EFFECT);
@@ -149,7 +151,8 @@ impl MountOptions {
             "bind" => self.bind = self.bind.or(Some(Recursive::No)),
             "rbind" => self.bind = Some(Recursive::Yes),
             "remount" => self.remount = true,
-            "tmpcopyup" | "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
+            "tmpcopyup" => self.copy_up = true,
+            "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
                 return Err(format!("{word:?} is not served yet"));
             }
             _ if WITHOUT_EFFECT.contains(&word) || word.is_empty() => {}

@@ -17,7 +17,7 @@ use crate::sys::{CallError, Called};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pivot {
     /// pivot_root(2): the host's tree is unmounted from the container's namespace.
-    PivotRoot,
+    Swap,
     /// `--no-pivot`: the root is moved over `/`, for an initramfs, which cannot be pivoted.
     Move,
     /// The container shares the runtime's mount namespace: chroot(2).
@@ -32,7 +32,7 @@ pub(crate) enum Pivot {
 /// The call that failed.
 pub(crate) fn enter(root: &RootFd, path: &Path, way: Pivot) -> Result<(), Error> {
     match way {
-        Pivot::PivotRoot => pivot(root).map_err(in_root("pivot_root")),
+        Pivot::Swap => pivot(root).map_err(in_root("pivot_root")),
         Pivot::Move => move_root(root, path).map_err(in_root("move the root")),
         Pivot::Chroot => {
             fchdir(root.as_fd())

@@ -25,6 +25,33 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     Errno::result(done).map(drop)
 }
 
+/// Closes every descriptor from `first` on that is not in `kept`.
+///
+/// Runs in: init, right after the clone. What the runtime's frames own there is never dropped,
+/// because init does not return.
+///
+/// # Errors
+/// close_range(2)'s.
+pub(crate) fn close_all_but(first: RawFd, mut kept: Vec<RawFd>) -> Result<(), Errno> {
+    kept.sort_unstable();
+    let close = |from: RawFd, to: libc::c_uint| {
+        if from.cast_unsigned() > to {
+            return Ok(());
+        }
+        // SAFETY: the owners of these descriptors belong to frames that are never left.
+        let done = unsafe { libc::syscall(libc::SYS_close_range, from.cast_unsigned(), to, 0) };
+        Errno::result(done).map(drop)
+    };
+    let mut next = first;
+    for fd in kept.into_iter().filter(|fd| *fd >= first) {
+        if fd > next {
+            close(next, (fd - 1).cast_unsigned())?;
+        }
+        next = fd + 1;
+    }
+    close(next, libc::c_uint::MAX)
+}
+
 /// execveat(2) of the file that `file` refers to. Returns only on failure.
 pub(crate) fn execveat(file: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> Errno {
     let pointers = |list: &[&CStr]| -> Vec<*const libc::c_char> {
@@ -97,4 +124,10 @@ pub(crate) fn setdomainname(name: &str) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of `name`, which outlives the call.
     let done = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
     Errno::result(done).map(drop)
+}
+
+/// Whether descriptor number `fd` is open.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD reads a flag and changes nothing, whoever owns the descriptor.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }

@@ -83,6 +83,12 @@ fn resolve(index: usize, entry: &LinuxDevice) -> Result<Device, FieldError> {
             format!("{value} is outside 0 to {max}"),
         )),
     };
+    if kind != DeviceKind::Fifo && entry.major() == 0 && entry.minor() == 0 {
+        return Err(FieldError::new(
+            field("major"),
+            "major and minor are missing or both 0",
+        ));
+    }
     let mode = entry.file_mode().unwrap_or(0o666);
     Ok(Device {
         path: entry.path().clone(),

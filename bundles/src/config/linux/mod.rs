@@ -6,10 +6,11 @@ pub mod devices;
 pub mod id_mappings;
 pub mod namespaces;
 pub mod resources;
+pub mod seccomp;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::{Linux as SpecLinux, LinuxSeccomp};
+use oci_spec::runtime::Linux as SpecLinux;
 
 use super::no_nul;
 use crate::validate::FieldError;
@@ -17,6 +18,7 @@ use devices::Device;
 use id_mappings::IdMapping;
 use namespaces::{Kind, Namespaces};
 use resources::Resources;
+use seccomp::Seccomp;
 
 /// The resolved `linux` section.
 #[derive(Clone, Debug)]
@@ -36,7 +38,7 @@ pub struct Linux {
     /// Device nodes beyond the default ones.
     pub devices: Vec<Device>,
     /// Seccomp profile.
-    pub seccomp: Option<LinuxSeccomp>,
+    pub seccomp: Option<Seccomp>,
     /// The propagation of the container's root mount.
     pub rootfs_propagation: Option<Propagation>,
     /// Paths that show nothing inside the container.
@@ -103,7 +105,11 @@ impl Linux {
             resources: Resources::from_spec(linux.resources().as_ref())?,
             cgroups_path: cgroups_path.transpose()?.filter(|path| !path.is_empty()),
             devices: devices::from_spec(linux.devices().as_deref().unwrap_or_default())?,
-            seccomp: linux.seccomp().clone(),
+            seccomp: linux
+                .seccomp()
+                .as_ref()
+                .map(Seccomp::from_spec)
+                .transpose()?,
             rootfs_propagation: propagation(linux.rootfs_propagation().as_deref())?,
             masked_paths,
             readonly_paths,
