@@ -212,12 +212,6 @@ fn syscall(index: usize, entry: &LinuxSyscall) -> Result<Syscall, FieldError> {
         return Err(FieldError::new(field(&format!("names[{at}]")), "is empty"));
     }
     let action = action(&field("errnoRet"), entry.action(), entry.errno_ret())?;
-    if action == Action::Notify && entry.names().iter().any(|name| name == "execve") {
-        return Err(FieldError::new(
-            field("names"),
-            "SCMP_ACT_NOTIFY on \"execve\" would stop the process before it begins",
-        ));
-    }
     let mut conditions = Vec::new();
     for (at, arg) in entry.args().iter().flatten().enumerate() {
         conditions.push(condition(&field(&format!("args[{at}].index")), arg)?);
@@ -345,10 +339,6 @@ mod tests {
             (
                 rule(r#"{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}"#),
                 "linux.seccomp.listenerPath: is missing",
-            ),
-            (
-                rule(r#"{"names":["execve"],"action":"SCMP_ACT_NOTIFY"}"#),
-                "linux.seccomp.syscalls[0].names: ",
             ),
             (
                 r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}"#.to_owned(),
