@@ -3,6 +3,7 @@
 //! Spec: config.md#mounts, config-linux.md#control-groups
 
 use std::ffi::CString;
+use std::path::PathBuf;
 
 use bundles::FieldError;
 use bundles::config::mounts::Mount;
@@ -23,74 +24,87 @@ pub(super) fn plan(
     options: &MountOptions,
     mounts: &CgroupMounts,
 ) -> Result<(Vec<MountPlan>, Vec<Link>), FieldError> {
-    let own = |data: Vec<(CString, Option<CString>)>| MountOptions {
+    let destination = &mount.destination;
+    match mounts {
+        CgroupMounts::V2 { fallback } => {
+            let what = filesystem("cgroup2", Some(fallback.clone()))?;
+            let options = with_data(options, Vec::new());
+            Ok((
+                vec![MountPlan {
+                    destination: destination.clone(),
+                    what,
+                    options,
+                }],
+                Vec::new(),
+            ))
+        }
+        CgroupMounts::V1 { mounts, links } => {
+            let data = vec![(c"mode".to_owned(), Some(c"755".to_owned()))];
+            let mut planned = vec![MountPlan {
+                destination: destination.clone(),
+                what: filesystem("tmpfs", None)?,
+                options: with_data(options, data),
+            }];
+            for one in mounts {
+                planned.push(plan_hierarchy(destination.join(&one.name), options, one)?);
+            }
+            let link = |(name, target): &(String, String)| Link {
+                path: destination.join(name),
+                target: target.into(),
+            };
+            Ok((planned, links.iter().map(link).collect()))
+        }
+    }
+}
+
+fn plan_hierarchy(
+    destination: PathBuf,
+    options: &MountOptions,
+    mount: &V1Mount,
+) -> Result<MountPlan, FieldError> {
+    Ok(match &mount.source {
+        V1Source::Bind(source) => {
+            let what = What::Bind {
+                source: source.clone(),
+                tree: None,
+            };
+            let bind = Some(Recursive::No);
+            let options = MountOptions {
+                bind,
+                ..with_data(options, Vec::new())
+            };
+            MountPlan {
+                destination,
+                what,
+                options,
+            }
+        }
+        V1Source::FileSystem(words) => MountPlan {
+            destination,
+            what: filesystem("cgroup", None)?,
+            options: with_data(options, v1_options(words)?),
+        },
+    })
+}
+
+fn filesystem(kind: &str, fallback: Option<PathBuf>) -> Result<What, FieldError> {
+    let kind = c_string("mounts", kind.as_bytes())?;
+    Ok(What::Filesystem {
+        source: kind.clone(),
+        kind,
+        fallback,
+    })
+}
+
+/// The attributes that were asked for, and the parameters of this very filesystem.
+fn with_data(options: &MountOptions, data: Vec<(CString, Option<CString>)>) -> MountOptions {
+    MountOptions {
         attributes: options.attributes,
+        recursive_attributes: options.recursive_attributes,
         propagation: options.propagation.clone(),
         data,
         ..MountOptions::default()
-    };
-    let filesystem = |kind: &str, fallback| -> Result<What, FieldError> {
-        let kind = c_string("mounts", kind.as_bytes())?;
-        Ok(What::Filesystem {
-            source: kind.clone(),
-            kind,
-            fallback,
-        })
-    };
-    let destination = &mount.destination;
-    let (mounts, v1_links) = match mounts {
-        CgroupMounts::V2 { fallback } => {
-            let what = filesystem("cgroup2", Some(fallback.clone()))?;
-            let options = own(Vec::new());
-            let all = vec![MountPlan {
-                destination: destination.clone(),
-                what,
-                options,
-            }];
-            return Ok((all, Vec::new()));
-        }
-        CgroupMounts::V1 { mounts, links } => (mounts, links),
-    };
-    let what = filesystem("tmpfs", None)?;
-    let options = own(vec![(c"mode".to_owned(), Some(c"755".to_owned()))]);
-    let mut planned = vec![MountPlan {
-        destination: destination.clone(),
-        what,
-        options,
-    }];
-    for V1Mount { name, source } in mounts {
-        let destination = destination.join(name);
-        planned.push(match source {
-            V1Source::Bind(source) => {
-                let what = What::Bind {
-                    source: source.clone(),
-                    tree: None,
-                };
-                let options = MountOptions {
-                    bind: Some(Recursive::No),
-                    ..own(Vec::new())
-                };
-                MountPlan {
-                    destination,
-                    what,
-                    options,
-                }
-            }
-            V1Source::FileSystem(words) => {
-                let what = filesystem("cgroup", None)?;
-                MountPlan {
-                    destination,
-                    what,
-                    options: own(v1_options(words)?),
-                }
-            }
-        });
     }
-    let link = |(name, target): &(String, String)| Link {
-        path: destination.join(name),
-        target: target.into(),
-    };
-    Ok((planned, v1_links.iter().map(link).collect()))
 }
 
 /// `none,name=systemd` as parameters.

@@ -28,9 +28,9 @@ const MAX_DEPTH: usize = 256;
 /// # Errors
 /// The entry and the call.
 pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), CallError> {
-    // An O_PATH descriptor cannot be listed.
-    let from = open_dir(from, c".")?;
-    copy_dir(from, to, 0)
+    // O_PATH descriptors can neither be listed nor given an owner.
+    let (from, to) = (open_dir(from, c".")?, open_dir(to, c".")?);
+    copy_dir(from, to.as_fd(), 0)
 }
 
 fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, CallError> {
