@@ -71,7 +71,7 @@ pub(crate) enum Format {
 
 #[derive(Args, Debug)]
 pub(crate) struct PullArgs {
-    /// The image: [registry/]repository[:tag][@digest]
+    /// The image: a name, with its registry, tag or digest where it needs them
     #[arg(value_name = "REF")]
     pub(crate) reference: Reference,
     /// The platform, instead of this machine's
@@ -168,7 +168,7 @@ pub(crate) struct ProcessArgs {
     /// Set a variable of the environment. Without "=" it gets the value that it has here
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
-    /// Run as this user, by number or name: user[:group]
+    /// Run as this user, and group after a colon, by number or name
     #[arg(short, long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The working directory

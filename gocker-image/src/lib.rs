@@ -2,13 +2,16 @@
 //! them into btrfs subvolumes and makes runnable bundles of them.
 //!
 //! ```text
-//! cli, commands, front     what a user types and reads
-//! operations               joins the three below: pull, bundle, remove, …
-//! registry  store  unpack  network; what lies on disk; tar streams into trees
-//! image  reference  digest the documents and names that all of them share
+//! front                          the commands of `gocker`, over those below
+//! commands                       the commands of `gocker-image`
+//! cli  progress  report  table   what a user types and reads
+//! operations                     pull, bundle, remove, …: joins the three below
+//! registry  store  unpack        the network, the disk, tar streams into trees
+//! image  reference  digest       the documents and names that all of them share
+//! errno  btrfs
 //! ```
 //!
-//! A module imports only from lower lines, never from its own. `registry`,
+//! A module imports only from lower lines, never from its own (`tests/floors.rs`). `registry`,
 //! `store` and `unpack` do not know each other; only `operations` joins them.
 
 pub mod btrfs;

@@ -95,7 +95,7 @@ pub(super) struct RunArgs {
     pub(super) process: ProcessArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
-    /// The image: [registry/]repository[:tag][@digest]
+    /// The image: a name, with its registry, tag or digest where it needs them
     #[arg(value_name = "IMAGE")]
     pub(super) image: Reference,
     /// What to run instead of the image's Cmd
