@@ -95,7 +95,7 @@ fn hooks_run_at_their_place_in_the_lifecycle() {
 #[test]
 fn hooks_get_the_state_on_stdin() {
     needs!(is_root(), "needs root");
-    peer_differs!(Crun, "it tells another status for some");
+    peer_differs!(Runc | Crun, "they tell another status for some");
     let bundle = with_hooks(TestBundle::sleeper(), "");
     let container = bundle.running();
     let pid = container.pid();
