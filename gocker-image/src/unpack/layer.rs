@@ -90,10 +90,10 @@ impl LayerError {
 pub enum EntryError {
     /// Its name is refused.
     #[error("its name {0}")]
-    Name(#[source] PathError),
+    Name(PathError),
     /// The name that it links to is refused.
-    #[error("its link target {0}")]
-    Target(#[source] PathError),
+    #[error("its link target {0:?} {1}")]
+    Target(String, PathError),
     /// It links to nothing.
     #[error("it is a hard link to {0:?}, which does not exist")]
     NoTarget(String),
@@ -349,8 +349,10 @@ impl Layer<'_> {
     }
 
     fn hard_link(&mut self, dir: &Dir, name: &OsStr, entry: &Entry) -> Result<(), EntryError> {
-        let target = normalise(&entry.link, self.budgets.path_depth).map_err(EntryError::Target)?;
-        let missing = || EntryError::NoTarget(String::from_utf8_lossy(&entry.link).into_owned());
+        let link = || String::from_utf8_lossy(&entry.link).into_owned();
+        let target = normalise(&entry.link, self.budgets.path_depth)
+            .map_err(|reason| EntryError::Target(link(), reason))?;
+        let missing = || EntryError::NoTarget(link());
         if target.is_empty() {
             return Err(missing());
         }
