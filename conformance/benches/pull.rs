@@ -47,7 +47,9 @@ fn main() -> Result<()> {
         .context("ROUNDS")?;
     let registry = Registry::start()?;
     let reference = push_image(&registry)?;
-    let first = ImageBuilder::new().layer(&images::filler_layer("first", 1, 1)).build();
+    let first = ImageBuilder::new()
+        .layer(&images::filler_layer("first", 1, 1))
+        .build();
     let first = registry.push(&first, "first", "latest")?;
     let mut costs: [Vec<Cost>; TOOLS.len()] = Default::default();
     for round in 0..rounds {

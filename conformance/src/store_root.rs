@@ -59,7 +59,11 @@ impl StoreRoot {
     #[must_use]
     pub fn directory(&self) -> PathBuf {
         let mounted = self.path().join("store");
-        if mounted.is_dir() { mounted } else { self.path() }
+        if mounted.is_dir() {
+            mounted
+        } else {
+            self.path()
+        }
     }
 
     /// A place for a test's own files, beside the store.

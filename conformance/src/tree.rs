@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -123,15 +123,24 @@ fn read_below(
     first_names: &mut FirstNames,
 ) -> Result<()> {
     let key = path.strip_prefix(root)?.as_os_str().as_bytes().to_vec();
-    let (mut record, inode) = read_record(path).with_context(|| format!("read {path:?}"))?;
-    let is_directory = record.kind == Kind::Directory;
-    if let Some(inode) = inode {
+    let metadata = path
+        .symlink_metadata()
+        .with_context(|| format!("read {path:?}"))?;
+    let mut link_group = None;
+    if metadata.nlink() > 1 && !metadata.is_dir() {
+        let inode = (metadata.dev(), metadata.ino());
         let (first, names) = first_names.entry(inode).or_insert_with(|| (key.clone(), 0));
         *names += 1;
-        record.link_group = (*names > 1).then(|| first.clone());
+        link_group = (*names > 1).then(|| first.clone());
     }
+    let mut record = match link_group.as_ref().and_then(|first| tree.get(first)) {
+        // The same inode: its content was read already.
+        Some(first) => first.clone(),
+        None => read_record(path, &metadata).with_context(|| format!("read {path:?}"))?,
+    };
+    record.link_group = link_group;
     tree.insert(key, record);
-    if is_directory {
+    if metadata.is_dir() {
         let mut names = fs::read_dir(path)?
             .map(|entry| entry.map(|entry| entry.file_name()))
             .collect::<Result<Vec<_>, _>>()?;
@@ -143,9 +152,7 @@ fn read_below(
     Ok(())
 }
 
-/// The record, and device and inode where the file may have further names.
-fn read_record(path: &Path) -> Result<(Record, Option<(u64, u64)>)> {
-    let metadata = path.symlink_metadata()?;
+fn read_record(path: &Path, metadata: &Metadata) -> Result<Record> {
     let file_type = metadata.file_type();
     let device = (major(metadata.rdev()), minor(metadata.rdev()));
     let kind = if file_type.is_dir() {
@@ -166,8 +173,7 @@ fn read_record(path: &Path) -> Result<(Record, Option<(u64, u64)>)> {
             content: hash(path)?,
         }
     };
-    let may_have_more = kind != Kind::Directory && metadata.nlink() > 1;
-    let record = Record {
+    Ok(Record {
         kind,
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),
@@ -175,11 +181,7 @@ fn read_record(path: &Path) -> Result<(Record, Option<(u64, u64)>)> {
         mtime: (metadata.mtime(), metadata.mtime_nsec()),
         xattrs: read_xattrs(path)?,
         link_group: None,
-    };
-    Ok((
-        record,
-        may_have_more.then(|| (metadata.dev(), metadata.ino())),
-    ))
+    })
 }
 
 fn hash(path: &Path) -> Result<[u8; 32]> {

@@ -114,7 +114,7 @@ fn a_layer_that_is_no_tar_is_refused() {
         (
             "a wrong checksum",
             raw(Compression::Gzip, gzip(&sum), &sum),
-            &["checksum"],
+            &["header"],
         ),
         (
             "nothing but a few bytes",
@@ -350,7 +350,7 @@ fn reserved_and_impossible_names_are_refused() {
             &["root"],
         ),
         ("a component of 300 bytes", file(&"n".repeat(300)), &["nnn"]),
-        ("a NUL in a name", record("path", b"a\0b"), &["NUL"]),
+        ("a NUL in a name", record("path", b"a\0b"), &["path"]),
     ]);
 }
 
