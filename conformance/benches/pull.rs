@@ -15,11 +15,11 @@ use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use conformance::images::{self, ImageBuilder};
+use conformance::store_root::wait_with_peak;
 use conformance::{Registry, StoreRoot, binaries};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -179,13 +179,8 @@ fn measure(commands: Vec<Command>) -> Result<Cost> {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        let status = loop {
-            peak_kib = peak_kib.max(peak_of(child.id()));
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            sleep(Duration::from_millis(5));
-        };
+        let (status, peak) = wait_with_peak(&mut child)?;
+        peak_kib = peak_kib.max(peak);
         ensure!(status.success(), "{command:?}: {status}");
     }
     let after = getrusage(UsageWho::RUSAGE_CHILDREN)?;
@@ -194,14 +189,6 @@ fn measure(commands: Vec<Command>) -> Result<Cost> {
         wall: start.elapsed(),
         peak_kib,
     })
-}
-
-/// The most memory that a process has had, in KiB; 0 once it has ended.
-fn peak_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
 }
 
 fn cpu(usage: &Usage) -> Duration {

@@ -14,7 +14,7 @@ use std::cell::Cell;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -236,6 +236,27 @@ impl Drop for StoreRoot {
 /// What gocker runs containers with: ours, or Debian's runc where it is not built.
 fn runtime() -> Option<PathBuf> {
     binaries::find("GOCKER_RUNC", "gocker-runc").or_else(|| binaries::installed("runc"))
+}
+
+/// Waits for a process and returns how it ended and the most memory, in KiB,
+/// that it has had itself.
+///
+/// # Errors
+/// When it cannot be waited for.
+pub fn wait_with_peak(child: &mut Child) -> Result<(ExitStatus, u64)> {
+    // `ru_maxrss` would count what this process had when it started the child.
+    let path = format!("/proc/{}/status", child.id());
+    let mut peak_kib = 0;
+    loop {
+        let status = fs::read_to_string(&path).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let now = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        peak_kib = peak_kib.max(now.unwrap_or(0));
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, peak_kib));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The cgroup directories of a container, wherever the runtime put them.

@@ -3,9 +3,12 @@
 //! Spec: distribution-spec spec.md#pull, image-spec image-index.md.
 
 use std::fs;
+use std::process::Command;
+use std::time::Duration;
 
+use conformance::hostile::{Answer, Delivery};
 use conformance::images::{self, Documents, ImageBuilder, Index};
-use conformance::{HostileRegistry, Registry, StoreRoot};
+use conformance::{HostileRegistry, Registry, StoreRoot, run_command};
 
 use super::{made_store, small_image};
 
@@ -202,6 +205,40 @@ fn without_a_terminal_there_are_plain_lines() {
     let said = format!("{}{}", output.stdout, output.stderr);
     assert!(!said.contains(['\r', '\u{1b}']), "{said:?}");
     assert!(said.lines().count() >= 4, "a line for each layer: {said}");
+}
+
+#[test]
+fn on_a_terminal_there_is_a_bar_while_a_layer_comes() {
+    let layer = images::filler_layer("f", 100, 4000);
+    let image = ImageBuilder::new().layer(&layer).build();
+    let digest = image.layers[0].digest.clone();
+    let blob = image.layers[0].bytes.to_vec();
+    let server = HostileRegistry::start(move |request| {
+        let slowly = Delivery::Slowly(Duration::from_millis(20));
+        request
+            .target
+            .ends_with(&digest)
+            .then(|| Answer::document("application/octet-stream", blob.clone()).delivery(slowly))
+    })
+    .unwrap();
+    let store = made_store();
+    let reference = server.serve(&image, "image", "latest");
+    let pull = store.command(&["pull", &reference]);
+    let words = pull.get_args().map(|word| word.to_str().unwrap());
+    let line = [pull.get_program().to_str().unwrap()]
+        .into_iter()
+        .chain(words);
+    let line = line.collect::<Vec<_>>().join(" ");
+    // util-linux's script gives it a terminal.
+    let mut script = Command::new("script");
+    let output = run_command(script.args(["-qec", &line, "/dev/null"]));
+    output.success();
+    let short = &image.layers[0].digest["sha256:".len()..][..12];
+    assert!(
+        output.stdout.contains('\u{1b}') && output.stdout.contains(short),
+        "{output}"
+    );
+    assert!(output.stdout.contains("KiB"), "how much has come: {output}");
 }
 
 #[test]
