@@ -96,6 +96,17 @@ pub fn snapshot(
     open_child(dir, name)
 }
 
+/// Puts all that was written on disk, and sets the kernel to reclaiming the
+/// space of deleted subvolumes.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn sync(fd: BorrowedFd<'_>) -> Result<(), CallError> {
+    // SAFETY: the call takes no pointer.
+    unsafe { raw::sync(fd.as_raw_fd()) }.map_err(|errno| CallError::new("sync", "", errno))?;
+    Ok(())
+}
+
 /// Whether a subvolume is read-only or writable.
 ///
 /// # Errors
@@ -385,6 +396,7 @@ mod raw {
     use super::{Lookup, LookupUser, QuotaGroup, RootRefs, VolArgs, VolArgsV2};
 
     const MAGIC: u8 = 0x94;
+    nix::ioctl_none!(sync, MAGIC, 8);
     nix::ioctl_write_ptr!(subvol_create, MAGIC, 14, VolArgs);
     nix::ioctl_write_ptr!(snap_destroy, MAGIC, 15, VolArgs);
     nix::ioctl_readwrite!(ino_lookup, MAGIC, 18, Lookup);

@@ -12,12 +12,27 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 /// A system call that failed. Its source is a [`Cause`].
-#[derive(Debug, thiserror::Error)]
-#[error("{call}({operand:?})")]
+#[derive(Debug)]
 pub struct CallError {
     call: &'static str,
+    /// Empty: a descriptor whose name the caller says.
     operand: PathBuf,
     source: Cause,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.operand.as_os_str().is_empty() {
+            return f.write_str(self.call);
+        }
+        write!(f, "{}({:?})", self.call, self.operand)
+    }
+}
+
+impl std::error::Error for CallError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 impl CallError {
@@ -33,16 +48,13 @@ impl CallError {
     /// The errno, if the cause has one.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
-        match &self.source {
-            Cause::Errno(errno) => Some(*errno),
-            Cause::Io(error) => error.raw_os_error().map(Errno::from_raw),
-        }
+        self.source.errno()
     }
 
     /// Whether the file system, or a quota on it, is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.errno(), Some(Errno::ENOSPC | Errno::EDQUOT))
+        self.source.is_full()
     }
 }
 
@@ -53,6 +65,23 @@ pub enum Cause {
     Errno(Errno),
     /// The standard library said so, for a reason without an errno.
     Io(io::Error),
+}
+
+impl Cause {
+    /// The errno, if there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Errno(errno) => Some(*errno),
+            Self::Io(error) => error.raw_os_error().map(Errno::from_raw),
+        }
+    }
+
+    /// Whether the file system, or a quota on it, is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENOSPC | Errno::EDQUOT))
+    }
 }
 
 impl From<Errno> for Cause {
@@ -110,5 +139,6 @@ mod tests {
         let error = CallError::new("mkdirat", "a/b", Errno::ENOSPC);
         assert_eq!(error.to_string(), "mkdirat(\"a/b\")");
         assert!(error.is_full());
+        assert_eq!(CallError::new("write", "", Errno::EIO).to_string(), "write");
     }
 }

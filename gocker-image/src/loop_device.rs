@@ -35,6 +35,8 @@ use crate::errno::CallError;
 
 /// The least size of a store that is made without being asked for a size.
 const MIN_BYTES: u64 = 1 << 30;
+/// Below this size, data and metadata share one pool.
+const MIXED_BYTES: u64 = 1 << 30;
 /// What btrfs itself demands.
 const LEAST_BYTES: u64 = 128 << 20;
 /// Sectors as large as those of btrfs let the loop driver bypass the page
@@ -197,7 +199,7 @@ fn make(root: &Path, file: &Path, size_bytes: Option<u64>) -> Result<u64, LoopEr
         )?;
         let error = |error| CallError::new("ftruncate", &unfinished, error);
         sparse.set_len(size).map_err(error)?;
-        format(root, &unfinished)?;
+        format(root, &unfinished, size)?;
         sparse
             .sync_all()
             .map_err(|error| CallError::new("fsync", &unfinished, error))?;
@@ -224,11 +226,16 @@ fn default_size(root: &Path) -> Result<u64, CallError> {
 }
 
 /// Runs `mkfs.btrfs`. One copy of metadata: a second one in the same file
-/// would only cost writing.
-fn format(root: &Path, file: &Path) -> Result<(), LoopError> {
+/// would only cost writing. A small file system has one pool for data and
+/// metadata, or one of them would be full long before the other.
+fn format(root: &Path, file: &Path, size: u64) -> Result<(), LoopError> {
+    let pools: &[&str] = if size < MIXED_BYTES { &["-M"] } else { &[] };
     for program in ["mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"] {
         let output = Command::new(program)
-            .args(["-q", "-f", "-K", "-L", "gocker", "-m", "single"])
+            .args([
+                "-q", "-f", "-K", "-L", "gocker", "-m", "single", "-d", "single",
+            ])
+            .args(pools)
             .arg(file)
             .output();
         let output = match output {

@@ -23,7 +23,7 @@ mod user;
 use anyhow::Context as _;
 
 use crate::digest::Digest;
-use crate::errno::CallError;
+use crate::errno::Cause;
 use crate::loop_device::LoopError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
@@ -37,6 +37,9 @@ pub use pull::{PullOptions, Pulled, pull};
 pub use remove::{RemovedImage, remove};
 pub use runtime_config::{Network, Overrides, Volumes};
 pub use unbundle::{find_bundle, unbundle};
+
+/// What helps when the store's file system is full.
+const FULL_HINT: &str = "remove images that are not needed (rm, prune)";
 
 /// What an operation says while it goes on.
 pub trait Progress: Sync {
@@ -111,10 +114,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<LoopError>() {
             return error.hint().map(str::to_owned);
         }
-        let is_full = cause
-            .downcast_ref::<CallError>()
-            .is_some_and(CallError::is_full);
-        is_full.then(|| "remove images that are not needed (rm, prune)".to_owned())
+        let is_full = cause.downcast_ref::<Cause>().is_some_and(Cause::is_full);
+        is_full.then(|| FULL_HINT.to_owned())
     })
 }
 

@@ -21,7 +21,7 @@ use nix::sys::time::TimeSpec;
 
 use super::lock::Lock;
 use super::record::LayerRecord;
-use super::{Store, StoreError, blob, layout};
+use super::{LOW_BYTES, Store, StoreError, blob, layout};
 use crate::btrfs::{self, Access};
 use crate::digest::Digest;
 use crate::errno::CallError;
@@ -55,7 +55,8 @@ pub struct ToMake {
 pub struct Draft<'store> {
     store: &'store Store,
     to_make: Option<ToMake>,
-    root: OwnedFd,
+    /// None only while it is dropped.
+    root: Option<OwnedFd>,
 }
 
 /// A layer under its name, without a record yet. Dropping it leaves it to the
@@ -133,7 +134,7 @@ impl Store {
         Ok(Draft {
             store: self,
             to_make: Some(to_make),
-            root,
+            root: Some(root),
         })
     }
 
@@ -181,7 +182,8 @@ impl<'store> Draft<'store> {
     /// # Errors
     /// When this process has too many open files.
     pub fn root(&self) -> Result<OwnedFd, StoreError> {
-        let clone = self.root.try_clone();
+        let root = self.root.as_ref().ok_or(StoreError::Settled)?;
+        let clone = root.try_clone();
         Ok(clone.map_err(|error| CallError::new("dup", "", error))?)
     }
 
@@ -190,14 +192,14 @@ impl<'store> Draft<'store> {
     /// # Errors
     /// When the kernel refuses.
     pub fn settle(mut self) -> Result<Settled<'store>, StoreError> {
-        let Some(made) = self.to_make.take() else {
+        let (Some(made), Some(root)) = (self.to_make.take(), self.root.take()) else {
             return Err(StoreError::Settled);
         };
         let path = self.store.layer_path(&made.chain_id);
         let name = layout::name(&made.chain_id);
         let draft = path.with_file_name(format!("{}{name}", layout::UNFINISHED));
         fs::rename(&draft, &path).map_err(|error| CallError::new("rename", &path, error))?;
-        btrfs::set_access(self.root.as_fd(), Access::ReadOnly)?;
+        btrfs::set_access(root.as_fd(), Access::ReadOnly)?;
         let store = self.store;
         Ok(Settled { store, made })
     }
@@ -205,12 +207,17 @@ impl<'store> Draft<'store> {
 
 impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        if let Some(to_make) = &self.to_make {
-            // What is left of a failure here, the next sweep removes.
-            drop(
-                self.store
-                    .remove_layer_files(&layout::name(&to_make.chain_id)),
-            );
+        let Some(to_make) = &self.to_make else {
+            return;
+        };
+        // The kernel frees nothing of what is still open.
+        self.root = None;
+        // What is left of a failure here, the next sweep removes.
+        let name = layout::name(&to_make.chain_id);
+        let removed = self.store.remove_layer_files(&name);
+        if removed.is_ok() {
+            // The next command may need the space at once.
+            drop(self.store.wait_for(LOW_BYTES));
         }
     }
 }

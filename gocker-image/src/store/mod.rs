@@ -31,8 +31,9 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use nix::sys::statvfs::fstatvfs;
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use crate::btrfs;
@@ -47,6 +48,11 @@ pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
 pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
 
+/// How often, and after which pause, free space is looked for again.
+const RECLAIM_TRIES: u32 = 20;
+const RECLAIM_PAUSE: Duration = Duration::from_millis(150);
+/// With less free space than this, what failed is waited for until it is gone.
+const LOW_BYTES: u64 = 64 << 20;
 /// The version of the layout above.
 const VERSION: u32 = 1;
 
@@ -224,8 +230,7 @@ impl Store {
     /// When it cannot be written.
     pub fn sync(&self) -> Result<(), StoreError> {
         let dir = self.open_dir("layers")?;
-        let synced = nix::unistd::syncfs(&dir);
-        Ok(synced.map_err(|errno| CallError::new("syncfs", &self.path, errno))?)
+        Ok(btrfs::sync(dir.as_fd())?)
     }
 
     /// Checks that at least `needed` bytes are free, in the store and, where it
@@ -234,16 +239,36 @@ impl Store {
     /// # Errors
     /// When they are not.
     pub fn check_free(&self, needed: u64) -> Result<(), StoreError> {
+        match self.wait_for(needed)? {
+            None => Ok(()),
+            Some((path, free)) => Err(StoreError::Full { path, needed, free }),
+        }
+    }
+
+    /// Waits for a moment, if `needed` bytes are not free, for what the kernel
+    /// frees of removed subvolumes in the background. Says where they are not
+    /// free after that.
+    fn wait_for(&self, needed: u64) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        for _ in 0..RECLAIM_TRIES {
+            if self.shortage(needed)?.is_none() {
+                return Ok(None);
+            }
+            self.sync()?;
+            std::thread::sleep(RECLAIM_PAUSE);
+        }
+        Ok(self.shortage(needed)?)
+    }
+
+    /// Where less than `needed` bytes are free, and how many are.
+    fn shortage(&self, needed: u64) -> Result<Option<(PathBuf, u64)>, CallError> {
         for path in [&self.path, &self.root] {
-            let dir = File::open(path).map_err(|error| CallError::new("open", path, error))?;
-            let stat = fstatvfs(&dir).map_err(|errno| CallError::new("statvfs", path, errno))?;
+            let stat = statvfs(path).map_err(|errno| CallError::new("statvfs", path, errno))?;
             let free = stat.blocks_available().saturating_mul(stat.fragment_size());
             if free < needed {
-                let path = path.clone();
-                return Err(StoreError::Full { path, needed, free });
+                return Ok(Some((path.clone(), free)));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn lock_path(&self, name: &str) -> PathBuf {

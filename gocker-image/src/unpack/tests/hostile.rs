@@ -22,10 +22,7 @@ fn names_that_climb_are_errors() {
         &[file("ok", ""), hard_link("l", "../x")],
         r#"its link target "../x" climbs out of the root"#,
     );
-    refused(
-        &[file("ok", ""), hard_link("l", "/ok")],
-        "\" is absolute",
-    );
+    refused(&[file("ok", ""), hard_link("l", "/ok")], "\" is absolute");
     refused(
         &[hard_link("l", "none")],
         "hard link to \"none\", which does not exist",
