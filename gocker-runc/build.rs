@@ -11,7 +11,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// The table's columns; `gocker-runc/src/seccomp/arch.rs` reads them by this order.
-const COLUMNS: usize = 15;
+const COLUMNS: usize = 16;
 /// What stands where an architecture lacks a call.
 const NONE: i32 = -1;
 
@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut table = Table::new();
     macro_rules! from_syscalls {
         ($($column:literal $arch:ident),*) => {$(
-            for call in syscalls::$arch::Sysno::iter() {
+            // The iterator ends before the last one.
+            let last = syscalls::$arch::Sysno::last();
+            for call in syscalls::$arch::Sysno::iter().chain([last]) {
                 add(&mut table, $column, call.name(), call.id());
             }
         )*};
@@ -64,8 +66,7 @@ fn add_what_the_crates_lack(table: &mut Table) {
     ] {
         add(table, 4, name, number);
     }
-    // The names of the 32-bit time calls in userspace and in every profile are those
-    // without the kernel's suffix.
+    // One crate gives the 32-bit time calls the kernel's suffix, profiles do not.
     let suffixed: Vec<_> = table
         .iter()
         .filter_map(|(name, row)| {
@@ -77,25 +78,60 @@ fn add_what_the_crates_lack(table: &mut Table) {
         .collect();
     for (short, row) in suffixed {
         for column in [7, 13, 14] {
-            let missing = table
-                .get(&short)
-                .is_some_and(|known| known[column] == NONE && row[column] != NONE);
+            let missing =
+                row[column] != NONE && table.get(&short).is_some_and(|known| known[column] == NONE);
             if missing {
                 add(table, column, &short, row[column]);
             }
         }
     }
-    if let Some(fstatat) = table.get("fstatat").copied() {
-        for (column, number) in fstatat.into_iter().enumerate() {
-            if number != NONE
-                && table
-                    .get("newfstatat")
-                    .is_none_or(|row| row[column] == NONE)
-            {
-                add(table, column, "newfstatat", number);
-            }
+    // The kernel calls it fstatat where profiles say newfstatat.
+    let number = table.get("fstatat").map_or(NONE, |row| row[3]);
+    add(table, 3, "newfstatat", number);
+    let s390 = s390_from_s390x_and_x86(table);
+    for (name, number) in s390 {
+        add(table, 15, &name, number);
+    }
+}
+
+/// The 31-bit mode of s390x: its own numbers, and x86's where it has 16-bit ids, 32-bit
+/// offsets or 32-bit times beside the wide ones (arch/s390/kernel/syscalls/syscall.tbl).
+fn s390_from_s390x_and_x86(table: &Table) -> Vec<(String, i32)> {
+    const X86: usize = 1;
+    const S390X: usize = 10;
+    const ALSO_X86: [&str; 8] = [
+        "_llseek",
+        "_newselect",
+        "getrlimit",
+        "ioperm",
+        "mmap2",
+        "stime",
+        "time",
+        "ugetrlimit",
+    ];
+    const OWN: [(&str, i32); 3] = [
+        ("fadvise64_64", 264),
+        ("fstatat64", 293),
+        ("sendfile64", 223),
+    ];
+    let mut numbers = Vec::new();
+    for (name, row) in table {
+        let own = OWN.iter().find(|(own, _)| own == name);
+        let narrow = table
+            .get(&format!("{name}32"))
+            .is_some_and(|wide| wide[X86] != NONE && row[X86] != NONE);
+        let wide = row[S390X] == NONE && (name.ends_with("32") || name.ends_with("64"));
+        let number = match own {
+            Some((_, number)) => *number,
+            None if matches!(name.as_str(), "newfstatat" | "select") => NONE,
+            None if narrow || wide || ALSO_X86.contains(&name.as_str()) => row[X86],
+            None => row[S390X],
+        };
+        if number != NONE {
+            numbers.push((name.clone(), number));
         }
     }
+    numbers
 }
 
 /// The names in one text, where each ends, and the numbers of each: no pointer in it, so

@@ -154,11 +154,12 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         reopen_null(&root)?;
     }
     drop(root);
-    become_process(process, plan.in_user_namespace)?;
-    let file = execve::find(&process.args[0], &env)?;
+    // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
     sys::process::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
+    become_process(process, plan.in_user_namespace)?;
+    let file = execve::find(&process.args[0], &env)?;
     // From here on the container outlives the runtime.
     prctl::set_pdeathsig(None).context("prctl(PDEATHSIG)")?;
     end.send(&FromInit::Prepared)?;
@@ -272,6 +273,11 @@ fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Res
         rlimits::set(getpid(), &process.rlimits)?;
     }
     process.capabilities.limit_bounding()?;
+    if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
+        // The last moment with CAP_SYS_ADMIN: what follows, waiting and execve(2) among it,
+        // is under the filter.
+        filter.load().context("linux.seccomp")?;
+    }
     credentials::become_user(&process.user)?;
     process.capabilities.apply()?;
     if early.is_err()
@@ -314,6 +320,13 @@ fn execute(plan: &InitPlan, prepared: &Prepared) -> anyhow::Error {
     let Some(process) = &plan.process else {
         return anyhow::anyhow!("no process");
     };
+    if let Some(filter) = process.seccomp.as_ref().filter(|_| process.no_new_privileges) {
+        // Without privileges to gain anybody may load a filter: last, so that of ours only
+        // execve(2) is under it.
+        if let Err(error) = filter.load().context("linux.seccomp") {
+            return error;
+        }
+    }
     execve::run(&prepared.file, &process.c_args, &prepared.env).into()
 }
 

@@ -10,6 +10,7 @@ use bundles::FieldError;
 use bundles::config::Config;
 use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
+use bundles::config::linux::seccomp::Seccomp;
 use bundles::config::mounts::Mount;
 use bundles::config::process::{ConsoleSize, Process, User};
 use oci_spec::runtime::PosixRlimit;
@@ -25,7 +26,7 @@ use crate::rootfs::mount::{MountPlan, What};
 use crate::rootfs::mount_options::MountOptions;
 use crate::rootfs::pivot::Pivot;
 use crate::rootfs::{self, RootfsPlan};
-use crate::sysctl;
+use crate::{seccomp, sysctl};
 
 /// The plan of a container process.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) rlimits: Vec<PosixRlimit>,
     /// Whether execve(2) may grant nothing.
     pub(crate) no_new_privileges: bool,
+    /// Which system calls it may make.
+    pub(crate) seccomp: Option<seccomp::Filter>,
     /// Whether it gets a terminal.
     pub(crate) terminal: bool,
     /// The terminal's size.
@@ -119,7 +122,7 @@ impl InitPlan {
         let process = config
             .process
             .as_ref()
-            .map(|process| plan_process(process, choices));
+            .map(|process| plan_process(process, config.linux.seccomp.as_ref(), choices));
         let hooks = &config.hooks;
         Ok(Self {
             id: state.id.clone(),
@@ -197,7 +200,11 @@ fn check_names(config: &Config) -> Result<(), FieldError> {
     }
 }
 
-fn plan_process(process: &Process, choices: Choices) -> Result<ProcessPlan, FieldError> {
+fn plan_process(
+    process: &Process,
+    profile: Option<&Seccomp>,
+    choices: Choices,
+) -> Result<ProcessPlan, FieldError> {
     let c_args = process
         .args
         .iter()
@@ -211,6 +218,7 @@ fn plan_process(process: &Process, choices: Choices) -> Result<ProcessPlan, Fiel
         capabilities: CapabilitySets::new(process.capabilities.as_ref()),
         rlimits: process.rlimits.clone(),
         no_new_privileges: process.no_new_privileges,
+        seccomp: profile.map(seccomp::compile).transpose()?,
         terminal: process.terminal,
         console_size: process.console_size,
         preserve_fds: choices.preserve_fds,

@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 
-use crate::capabilities;
 use crate::rootfs::mount_options;
+use crate::{capabilities, seccomp};
 
 /// The features document.
 pub(crate) fn document() -> Value {
@@ -31,7 +31,7 @@ pub(crate) fn document() -> Value {
                 "systemdUser": false,
                 "rdma": true,
             },
-            "seccomp": { "enabled": false },
+            "seccomp": seccomp::features(),
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },
             "intelRdt": { "enabled": false },

@@ -52,7 +52,6 @@ fn check_process(process: &Process) -> Result<(), FieldError> {
 fn check_linux(linux: &Linux) -> Result<(), FieldError> {
     let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     refuse(&[
-        ("linux.seccomp", linux.seccomp().is_some()),
         ("linux.mountLabel", text(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
@@ -88,10 +87,6 @@ mod tests {
             (
                 r#"{"linux":{"personality":{"domain":"LINUX"}}}"#,
                 "linux.personality: ",
-            ),
-            (
-                r#"{"linux":{"seccomp":{"defaultAction":"SCMP_ACT_ALLOW"}}}"#,
-                "linux.seccomp: ",
             ),
         ];
         for (text, expected) in cases {

@@ -68,7 +68,7 @@ pub(super) const X32_BIT: u32 = 0x4000_0000;
 
 /// Every architecture that is served. Column and audit numbers are the kernel's
 /// (include/uapi/linux/audit.h), the multiplexers those of its system call tables.
-const SERVED: [Abi; 19] = {
+const SERVED: [Abi; 20] = {
     use Endian::{Big, Little};
     use Word::{Bits32, Bits64};
     const X86: Option<(u32, u32)> = Some((102, 117));
@@ -76,20 +76,63 @@ const SERVED: [Abi; 19] = {
         abi(Arch::ScmpArchX86_64, 0xc000_003e, 0, (Bits64, Little), None),
         abi(Arch::ScmpArchX86, 0x4000_0003, 1, (Bits32, Little), X86),
         abi(Arch::ScmpArchX32, 0xc000_003e, 2, (Bits32, Little), None),
-        abi(Arch::ScmpArchAarch64, 0xc000_00b7, 3, (Bits64, Little), None),
+        abi(
+            Arch::ScmpArchAarch64,
+            0xc000_00b7,
+            3,
+            (Bits64, Little),
+            None,
+        ),
         abi(Arch::ScmpArchArm, 0x4000_0028, 4, (Bits32, Little), None),
-        abi(Arch::ScmpArchMips, 0x0000_0008, 5, (Bits32, Big), Some((4102, 4117))),
-        abi(Arch::ScmpArchMipsel, 0x4000_0008, 5, (Bits32, Little), Some((4102, 4117))),
+        abi(
+            Arch::ScmpArchMips,
+            0x0000_0008,
+            5,
+            (Bits32, Big),
+            Some((4102, 4117)),
+        ),
+        abi(
+            Arch::ScmpArchMipsel,
+            0x4000_0008,
+            5,
+            (Bits32, Little),
+            Some((4102, 4117)),
+        ),
         abi(Arch::ScmpArchMips64, 0x8000_0008, 6, (Bits64, Big), None),
-        abi(Arch::ScmpArchMipsel64, 0xc000_0008, 6, (Bits64, Little), None),
+        abi(
+            Arch::ScmpArchMipsel64,
+            0xc000_0008,
+            6,
+            (Bits64, Little),
+            None,
+        ),
         abi(Arch::ScmpArchMips64n32, 0xa000_0008, 7, (Bits32, Big), None),
-        abi(Arch::ScmpArchMipsel64n32, 0xe000_0008, 7, (Bits32, Little), None),
+        abi(
+            Arch::ScmpArchMipsel64n32,
+            0xe000_0008,
+            7,
+            (Bits32, Little),
+            None,
+        ),
         abi(Arch::ScmpArchPpc, 0x0000_0014, 8, (Bits32, Big), X86),
         abi(Arch::ScmpArchPpc64, 0x8000_0015, 9, (Bits64, Big), X86),
         abi(Arch::ScmpArchPpc64le, 0xc000_0015, 9, (Bits64, Little), X86),
         abi(Arch::ScmpArchS390x, 0x8000_0016, 10, (Bits64, Big), X86),
-        abi(Arch::ScmpArchRiscv64, 0xc000_00f3, 11, (Bits64, Little), None),
-        abi(Arch::ScmpArchLoongarch64, 0xc000_0102, 12, (Bits64, Little), None),
+        abi(Arch::ScmpArchS390, 0x0000_0016, 15, (Bits32, Big), X86),
+        abi(
+            Arch::ScmpArchRiscv64,
+            0xc000_00f3,
+            11,
+            (Bits64, Little),
+            None,
+        ),
+        abi(
+            Arch::ScmpArchLoongarch64,
+            0xc000_0102,
+            12,
+            (Bits64, Little),
+            None,
+        ),
         abi(Arch::ScmpArchM68k, 0x0000_0004, 13, (Bits32, Big), X86),
         abi(Arch::ScmpArchSh, 0x4000_002a, 14, (Bits32, Little), X86),
     ]
@@ -125,7 +168,7 @@ impl Abi {
 }
 
 /// The architectures that are served, as `features` lists them.
-pub(crate) fn served() -> impl Iterator<Item = Arch> {
+pub(super) fn served() -> impl Iterator<Item = Arch> {
     let native = NATIVE.and_then(Abi::of);
     SERVED
         .into_iter()
@@ -137,14 +180,40 @@ pub(crate) fn served() -> impl Iterator<Item = Arch> {
 /// argument (include/uapi/linux/net.h, include/uapi/linux/ipc.h).
 pub(super) fn multiplexed(name: &str) -> Option<(Multiplexer, u32)> {
     const SOCKET: [&str; 20] = [
-        "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername",
-        "socketpair", "send", "recv", "sendto", "recvfrom", "shutdown", "setsockopt",
-        "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg", "sendmmsg",
+        "socket",
+        "bind",
+        "connect",
+        "listen",
+        "accept",
+        "getsockname",
+        "getpeername",
+        "socketpair",
+        "send",
+        "recv",
+        "sendto",
+        "recvfrom",
+        "shutdown",
+        "setsockopt",
+        "getsockopt",
+        "sendmsg",
+        "recvmsg",
+        "accept4",
+        "recvmmsg",
+        "sendmmsg",
     ];
     const IPC: [(&str, u32); 12] = [
-        ("semop", 1), ("semget", 2), ("semctl", 3), ("semtimedop", 4), ("msgsnd", 11),
-        ("msgrcv", 12), ("msgget", 13), ("msgctl", 14), ("shmat", 21), ("shmdt", 22),
-        ("shmget", 23), ("shmctl", 24),
+        ("semop", 1),
+        ("semget", 2),
+        ("semctl", 3),
+        ("semtimedop", 4),
+        ("msgsnd", 11),
+        ("msgrcv", 12),
+        ("msgget", 13),
+        ("msgctl", 14),
+        ("shmat", 21),
+        ("shmdt", 22),
+        ("shmget", 23),
+        ("shmctl", 24),
     ];
     for (selector, call) in (1..).zip(SOCKET) {
         if call == name {

@@ -14,6 +14,7 @@ pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod procfs;
 pub(crate) mod sealed_exe;
+pub(crate) mod seccomp;
 pub(crate) mod seqpacket;
 pub(crate) mod tty;
 
