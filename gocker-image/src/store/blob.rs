@@ -31,7 +31,7 @@ impl Store {
         if path.exists() {
             return Ok(());
         }
-        write_new(&path, bytes)?;
+        write_new(&path, bytes, Flush::Now)?;
         Ok(())
     }
 
@@ -61,10 +61,20 @@ fn verify(expected: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
     Err(StoreError::Damaged { expected, actual })
 }
 
-/// Writes `bytes` to a file that gets the name `path` when it is on disk. One
+/// When a file reaches the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Before it gets its name.
+    Now,
+    /// At some time. If the machine stops before, the file is empty or missing,
+    /// and [`read`] takes both for none.
+    Later,
+}
+
+/// Writes `bytes` to a file that gets the name `path` when it is complete. One
 /// that has the name already stays.
-pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CallError> {
-    let file = nameless(path, bytes)?;
+pub(super) fn write_new(path: &Path, bytes: &[u8], flush: Flush) -> Result<(), CallError> {
+    let file = nameless(path, bytes, flush)?;
     match give_name(&file, path) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(errno) => Err(CallError::new("linkat", path, errno)),
@@ -78,12 +88,12 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CallError> {
     name.push(path.file_name().unwrap_or_default());
     let unfinished = path.with_file_name(name);
     remove(&unfinished)?;
-    let file = nameless(path, bytes)?;
+    let file = nameless(path, bytes, Flush::Now)?;
     give_name(&file, &unfinished).map_err(|errno| CallError::new("linkat", path, errno))?;
     fs::rename(&unfinished, path).map_err(|error| CallError::new("rename", path, error))
 }
 
-fn nameless(path: &Path, bytes: &[u8]) -> Result<File, CallError> {
+fn nameless(path: &Path, bytes: &[u8], flush: Flush) -> Result<File, CallError> {
     let directory = path.parent().unwrap_or(path);
     let mut options = OpenOptions::new();
     options
@@ -93,7 +103,9 @@ fn nameless(path: &Path, bytes: &[u8]) -> Result<File, CallError> {
     let error = |call| move |error: io::Error| CallError::new(call, path, error);
     let mut file = options.open(directory).map_err(error("open"))?;
     file.write_all(bytes).map_err(error("write"))?;
-    file.sync_all().map_err(error("fsync"))?;
+    if flush == Flush::Now {
+        file.sync_all().map_err(error("fsync"))?;
+    }
     Ok(file)
 }
 
@@ -133,6 +145,9 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreE
         // A directory in the place of a file on the way.
         Err(error) => return Err(CallError::new("read", path, error).into()),
     };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let record = serde_json::from_slice(&bytes);
     record.map(Some).map_err(|source| StoreError::Record {
         path: path.to_owned(),

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::blob::Flush;
 use super::lock::Lock;
 use super::record::BundleRecord;
 use super::{BundleId, Store, StoreError, blob, layout, make_dir};
@@ -149,7 +150,11 @@ impl BundleDraft<'_> {
     /// When the record cannot be written.
     pub fn finish(mut self, record: &BundleRecord) -> Result<(), StoreError> {
         let bytes = blob::encode(record)?;
-        blob::write_new(&self.directory.join(layout::BUNDLE_RECORD), &bytes)?;
+        blob::write_new(
+            &self.directory.join(layout::BUNDLE_RECORD),
+            &bytes,
+            Flush::Now,
+        )?;
         self.finished = true;
         Ok(())
     }

@@ -45,6 +45,7 @@ impl Store {
         let mut swept = 0;
         let layers = entries(&self.path.join("layers"))?;
         let recorded: HashSet<&str> = (layers.iter())
+            .filter(|(_, path)| path.metadata().is_ok_and(|metadata| metadata.len() > 0))
             .filter_map(|(name, _)| name.strip_suffix(".json"))
             .collect();
         for (name, _) in &layers {

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
 
+use super::blob::Flush;
 use super::lock::Lock;
 use super::record::LayerRecord;
 use super::{LOW_BYTES, Store, StoreError, blob, layout};
@@ -232,7 +233,7 @@ impl Settled<'_> {
         let name = layout::name(&self.made.chain_id);
         let path = layout::record(&self.store.path, "layers", &name);
         let bytes = blob::encode(&record)?;
-        blob::write_new(&path, &bytes)?;
+        blob::write_new(&path, &bytes, Flush::Later)?;
         let lock_path = self.store.lock_path(&layer_lock(&self.made.chain_id));
         self.made.lock.share(&lock_path)?;
         if !path.exists() {

@@ -36,6 +36,8 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
+use blob::Flush;
+
 use crate::btrfs;
 use crate::digest::Digest;
 use crate::errno::CallError;
@@ -202,7 +204,11 @@ impl Store {
         let meta_path = path.join(layout::META);
         let meta: Option<Meta> = blob::read(&meta_path)?;
         match meta {
-            None => blob::write_new(&meta_path, &blob::encode(&Meta { version: VERSION })?)?,
+            None => blob::write_new(
+                &meta_path,
+                &blob::encode(&Meta { version: VERSION })?,
+                Flush::Now,
+            )?,
             Some(Meta { version: VERSION }) => {}
             Some(Meta { version: found }) => return Err(StoreError::Version { path, found }),
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::blob::Flush;
 use super::lock::Lock;
 use super::{Store, StoreError, blob, layout};
 use crate::digest::Digest;
@@ -156,7 +157,7 @@ impl Store {
     pub fn put_image(&self, image: &ImageRecord) -> Result<(), StoreError> {
         let path = layout::record(&self.path, "images", &layout::name(&image.manifest));
         let bytes = blob::encode(image)?;
-        Ok(blob::write_new(&path, &bytes)?)
+        Ok(blob::write_new(&path, &bytes, Flush::Now)?)
     }
 
     /// What `reference`, a whole name, stands for; None if nothing.
