@@ -45,8 +45,9 @@ pub(crate) fn set_mode_filter(program: &[sock_filter], flags: Flags) -> Result<(
     }
 }
 
-/// Whether the kernel knows the action of this value.
+/// Whether the kernel knows the action of this value, whatever its data.
 pub(crate) fn is_action_available(action: u32) -> bool {
+    let action = action & libc::SECCOMP_RET_ACTION_FULL;
     // SAFETY: the kernel reads four bytes from `action`, which outlives the call.
     let done = unsafe {
         call(
