@@ -1,5 +1,7 @@
 //! What filters do, on a machine of our own.
 
+#[cfg(feature = "compare-libseccomp")]
+mod libseccomp;
 mod machine;
 mod oracle;
 mod random;

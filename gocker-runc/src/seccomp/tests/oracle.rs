@@ -69,6 +69,18 @@ impl<'p> Oracle<'p> {
         self.by_rules(abi, rules, call)
     }
 
+    /// Whether the rule for newer calls decides `call`.
+    #[cfg(feature = "compare-libseccomp")]
+    pub(super) fn is_newer(&self, call: &Call) -> bool {
+        let x32 = call.number >= X32_BIT;
+        self.abis.iter().any(|(abi, rules)| {
+            let of_x86_64 = matches!(abi.arch, Arch::ScmpArchX32 | Arch::ScmpArchX86_64);
+            abi.audit == call.audit
+                && (!of_x86_64 || (abi.arch == Arch::ScmpArchX32) == x32)
+                && self.is_new(rules, call.number)
+        })
+    }
+
     /// Whether runc's rule for calls newer than the profile holds.
     fn is_new(&self, rules: &[Rule], number: u32) -> bool {
         let permissive = matches!(

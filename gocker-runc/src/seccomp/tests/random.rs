@@ -104,11 +104,13 @@ pub(super) enum Actions {
     /// Any.
     Mixed,
     /// One, beside the default.
+    #[cfg(feature = "compare-libseccomp")]
     One,
 }
 
 pub(super) fn profile(random: &mut Random, actions: Actions) -> Seccomp {
     let default_action = random.of(&ACTIONS);
+    #[cfg(feature = "compare-libseccomp")]
     let common = random.of(&ACTIONS);
     let architectures = (0..random.below(4)).map(|_| random.of(&ARCHS)).collect();
     let syscalls = (0..1 + random.below(10)).map(|_| Syscall {
@@ -117,6 +119,7 @@ pub(super) fn profile(random: &mut Random, actions: Actions) -> Seccomp {
             .collect(),
         action: match actions {
             Actions::Mixed => random.of(&ACTIONS),
+            #[cfg(feature = "compare-libseccomp")]
             Actions::One => common,
         },
         alternatives: alternatives(random),
