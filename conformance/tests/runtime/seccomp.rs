@@ -1,0 +1,306 @@
+//! Which system calls the process may make: config-linux.md#seccomp.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use conformance::host::is_root;
+use conformance::{TestBundle, gocker_only, needs, peer_differs};
+use serde_json::{Value, json};
+
+/// 128 and SIGSYS.
+const KILLED: i32 = 159;
+
+fn with_profile(bundle: TestBundle, profile: Value) -> TestBundle {
+    bundle.set("/linux/seccomp", profile)
+}
+
+/// All is allowed but what `entry` says.
+fn all_but(entry: Value) -> Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [entry]})
+}
+
+#[test]
+fn a_filter_is_in_force_with_and_without_new_privileges() {
+    needs!(is_root(), "needs root");
+    for (no_new_privileges, uid) in [(true, 0), (false, 0), (true, 1000), (false, 1000)] {
+        let bundle = TestBundle::new()
+            .args(&[
+                "/bin/grep",
+                "-E",
+                "^(Seccomp|NoNewPrivs):",
+                "/proc/self/status",
+            ])
+            .set("/process/noNewPrivileges", json!(no_new_privileges))
+            .set("/process/user", json!({"uid": uid, "gid": uid}));
+        let entry = json!({"names": ["reboot"], "action": "SCMP_ACT_ERRNO"});
+        let expected = format!(
+            "NoNewPrivs:\t{}\nSeccomp:\t2\n",
+            u8::from(no_new_privileges)
+        );
+        let got = with_profile(bundle, all_but(entry)).run_ok();
+        assert_eq!(
+            got, expected,
+            "noNewPrivileges {no_new_privileges}, uid {uid}"
+        );
+    }
+}
+
+#[test]
+fn each_action_does_what_it_says() {
+    needs!(is_root(), "needs root");
+    let cases = [
+        (json!({"action": "SCMP_ACT_ALLOW"}), 0, ""),
+        (json!({"action": "SCMP_ACT_LOG"}), 0, ""),
+        (
+            json!({"action": "SCMP_ACT_ERRNO"}),
+            1,
+            "Operation not permitted",
+        ),
+        (
+            json!({"action": "SCMP_ACT_ERRNO", "errnoRet": 28}),
+            1,
+            "No space left on device",
+        ),
+        // Nobody traces.
+        (
+            json!({"action": "SCMP_ACT_TRACE"}),
+            1,
+            "Function not implemented",
+        ),
+        (json!({"action": "SCMP_ACT_TRAP"}), KILLED, ""),
+        (json!({"action": "SCMP_ACT_KILL"}), KILLED, ""),
+        (json!({"action": "SCMP_ACT_KILL_THREAD"}), KILLED, ""),
+        (json!({"action": "SCMP_ACT_KILL_PROCESS"}), KILLED, ""),
+    ];
+    for (mut entry, code, words) in cases {
+        entry["names"] = json!(["mkdir", "mkdirat", "a_call_that_nobody_knows"]);
+        let default = if entry["action"] == "SCMP_ACT_ALLOW" {
+            "SCMP_ACT_LOG"
+        } else {
+            "SCMP_ACT_ALLOW"
+        };
+        let profile = json!({"defaultAction": default, "syscalls": [entry]});
+        let bundle = TestBundle::new().args(&["/bin/mkdir", "/tmp/made"]);
+        let output = with_profile(bundle, profile).run();
+        assert_eq!(output.code(), code, "{entry}: {output}");
+        assert!(output.stderr.contains(words), "{entry}: {output}");
+    }
+}
+
+/// Signals whose default is to be ignored, sent by the shell to itself.
+#[test]
+fn each_operator_compares_as_it_says() {
+    needs!(is_root(), "needs root");
+    let script = "for s in 17 18 23 28; do kill -$s $$ 2>/tmp/no && echo -n \"$s \"; done; exit 0";
+    let cases = [
+        ("SCMP_CMP_NE", 18, 0, "18 "),
+        ("SCMP_CMP_LT", 18, 0, "18 23 28 "),
+        ("SCMP_CMP_LE", 18, 0, "23 28 "),
+        ("SCMP_CMP_EQ", 18, 0, "17 23 28 "),
+        ("SCMP_CMP_GE", 18, 0, "17 "),
+        ("SCMP_CMP_GT", 18, 0, "17 18 "),
+        // 17 is 10001, 23 is 10111.
+        ("SCMP_CMP_MASKED_EQ", 0b101, 0b101, "17 18 28 "),
+        ("SCMP_CMP_EQ", 0x1_0000_0012, 0, "17 18 23 28 "),
+    ];
+    for (op, value, value_two, expected) in cases {
+        let entry = json!({"names": ["kill"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 1, "value": value, "valueTwo": value_two, "op": op}]});
+        let bundle = with_profile(TestBundle::shell(script), all_but(entry));
+        assert_eq!(bundle.run_ok(), expected, "{op} {value:#x}");
+    }
+}
+
+#[test]
+fn flags_and_architectures_are_taken() {
+    needs!(is_root(), "needs root");
+    for flags in [
+        json!([]),
+        json!(["SECCOMP_FILTER_FLAG_LOG"]),
+        json!(["SECCOMP_FILTER_FLAG_TSYNC"]),
+        json!([
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+            "SECCOMP_FILTER_FLAG_TSYNC"
+        ]),
+    ] {
+        let mut profile = all_but(json!({"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}));
+        profile["flags"] = flags.clone();
+        profile["architectures"] = json!([
+            "SCMP_ARCH_X86_64",
+            "SCMP_ARCH_X86",
+            "SCMP_ARCH_X32",
+            "SCMP_ARCH_AARCH64",
+            "SCMP_ARCH_ARM",
+        ]);
+        assert_eq!(
+            with_profile(TestBundle::new(), profile).run_ok(),
+            "",
+            "{flags}"
+        );
+    }
+}
+
+/// What a program without a library does: one system call, and its errno as exit status.
+#[cfg(target_arch = "x86_64")]
+fn caller(bundle: &TestBundle, number: u32, entry: [u8; 2]) {
+    const LOAD_ADDRESS: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    let mut code = vec![0xb8];
+    code.extend(number.to_le_bytes());
+    code.extend(entry);
+    // neg eax; mov edi, eax; mov eax, 60; syscall
+    code.extend([0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [LOAD_ADDRESS + HEADERS, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    // No flags; sizes of this header, of a program header; one of those, no sections.
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    // PT_LOAD, readable and executable.
+    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    let size = HEADERS + code.len() as u64;
+    for word in [0, LOAD_ADDRESS, LOAD_ADDRESS, size, size, 0x1000] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    let path = bundle.rootfs().join("caller");
+    fs::write(&path, elf).expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+}
+
+#[cfg(target_arch = "x86_64")]
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+#[cfg(target_arch = "x86_64")]
+const INT_80: [u8; 2] = [0xcd, 0x80];
+
+/// Of the runtime only execve is under the filter when there are no new privileges, so that
+/// a profile may be as narrow as this.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn calls_of_other_architectures_and_newer_ones_are_told_apart() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let (with_x86, alone) = (json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]), json!([]));
+    let cases = [
+        // getuid is allowed, getgid is not, getcpu is newer than any in the profile.
+        (&alone, 102, SYSCALL, 0),
+        (&alone, 104, SYSCALL, 1),
+        (&alone, 309, SYSCALL, 38),
+        // x32's getuid.
+        (&alone, 0x4000_0066, SYSCALL, KILLED),
+        // The same by i386's entry.
+        (&alone, 24, INT_80, KILLED),
+        (&with_x86, 24, INT_80, 0),
+        (&with_x86, 47, INT_80, 1),
+        (&with_x86, 318, INT_80, 38),
+    ];
+    for (architectures, number, entry, expected) in cases {
+        let bundle = TestBundle::new().args(&["/caller"]);
+        caller(&bundle, number, entry);
+        let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": architectures,
+            "syscalls": [{"names": ["execve", "exit", "exit_group", "getuid"],
+                "action": "SCMP_ACT_ALLOW"}]});
+        let output = with_profile(bundle, profile).run();
+        // 139: this kernel has no i386 entry.
+        if entry == INT_80 && output.code() == 139 {
+            continue;
+        }
+        assert_eq!(
+            output.code(),
+            expected,
+            "{architectures} {number}: {output}"
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_profile_is_named() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc, "names no field");
+    peer_differs!(Crun, "names no field");
+    let arg = |arg: Value| json!({"names": ["read"], "action": "SCMP_ACT_LOG", "args": [arg]});
+    let allow = "SCMP_ACT_ALLOW";
+    let cases = [
+        (
+            json!({"defaultAction": "SCMP_ACT_X"}),
+            "linux.seccomp.defaultAction",
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
+            "linux.seccomp.defaultAction",
+        ),
+        (
+            json!({"defaultAction": allow, "architectures": ["SCMP_ARCH_X86", "SCMP_ARCH_PDP11"]}),
+            "linux.seccomp.architectures[1]",
+        ),
+        (
+            json!({"defaultAction": allow, "flags": ["SECCOMP_FILTER_FLAG_X"]}),
+            "linux.seccomp.flags[0]",
+        ),
+        (
+            all_but(json!({"names": ["read"], "action": "SCMP_ACT_X"})),
+            "linux.seccomp.syscalls[0].action",
+        ),
+        (
+            all_but(json!({"names": ["read"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096})),
+            "linux.seccomp.syscalls[0].errnoRet",
+        ),
+        (
+            all_but(json!({"names": [], "action": "SCMP_ACT_LOG"})),
+            "linux.seccomp.syscalls[0].names",
+        ),
+        (
+            all_but(arg(json!({"index": 0, "value": 0, "op": "SCMP_CMP_X"}))),
+            "linux.seccomp.syscalls[0].args[0].op",
+        ),
+        (
+            all_but(arg(json!({"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}))),
+            "linux.seccomp.syscalls[0].args[0].index",
+        ),
+        (
+            all_but(arg(json!({"index": 0, "value": -1, "op": "SCMP_CMP_EQ"}))),
+            "linux.seccomp.syscalls[0].args[0].value",
+        ),
+        (
+            json!({"defaultAction": allow, "syscalls": [
+                {"names": ["read"], "action": "SCMP_ACT_LOG"},
+                {"names": ["read"], "action": "SCMP_ACT_TRAP"}]}),
+            "linux.seccomp.syscalls[1].action",
+        ),
+        (
+            json!({"defaultAction": allow, "syscalls": (0..2000).map(|value| json!({
+                "names": ["read"], "action": "SCMP_ACT_LOG",
+                "args": [{"index": 1, "value": value, "op": "SCMP_CMP_GT"}]})).collect::<Vec<_>>()}),
+            "linux.seccomp.syscalls: make a filter of",
+        ),
+    ];
+    for (profile, field) in cases {
+        let bundle = with_profile(TestBundle::new(), profile);
+        let output = bundle.run();
+        let line = output.one_line_failure();
+        assert!(
+            line.contains(&format!("config.json: {field}")),
+            "{field}: {output}"
+        );
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn features_tells_what_is_served() {
+    gocker_only!();
+    let features = TestBundle::new().call(&["features"]);
+    let features: Value = serde_json::from_str(features.success()).expect("JSON");
+    let seccomp = &features["linux"]["seccomp"];
+    assert_eq!(seccomp["enabled"], true);
+    for (list, word) in [
+        ("actions", "SCMP_ACT_ERRNO"),
+        ("operators", "SCMP_CMP_MASKED_EQ"),
+        ("archs", "SCMP_ARCH_X86_64"),
+        ("knownFlags", "SECCOMP_FILTER_FLAG_LOG"),
+        ("supportedFlags", "SECCOMP_FILTER_FLAG_LOG"),
+    ] {
+        let words = seccomp[list].as_array().expect(list);
+        assert!(words.contains(&json!(word)), "{list}: {seccomp}");
+    }
+}
