@@ -16,5 +16,6 @@ mod namespaces;
 mod process;
 mod rootfs;
 mod run;
+mod seccomp;
 mod security;
 mod unserved;
