@@ -93,7 +93,7 @@ fn each_operator_compares_as_it_says() {
     needs!(is_root(), "needs root");
     let script = "for s in 17 18 23 28; do kill -$s $$ 2>/tmp/no && echo -n \"$s \"; done; exit 0";
     let cases = [
-        ("SCMP_CMP_NE", 18, 0, "18 "),
+        ("SCMP_CMP_NE", 18_u64, 0_u32, "18 "),
         ("SCMP_CMP_LT", 18, 0, "18 23 28 "),
         ("SCMP_CMP_LE", 18, 0, "23 28 "),
         ("SCMP_CMP_EQ", 18, 0, "17 23 28 "),
