@@ -263,8 +263,9 @@ fn what_is_wrong_in_a_profile_is_named() {
         ),
         (
             json!({"defaultAction": allow, "syscalls": [
-                {"names": ["read"], "action": "SCMP_ACT_LOG"},
-                {"names": ["read"], "action": "SCMP_ACT_TRAP"}]}),
+                arg(json!({"index": 0, "value": 9, "op": "SCMP_CMP_EQ"})),
+                {"names": ["read"], "action": "SCMP_ACT_TRAP",
+                    "args": [{"index": 0, "value": 9, "op": "SCMP_CMP_EQ"}]}]}),
             "linux.seccomp.syscalls[1].action",
         ),
         (

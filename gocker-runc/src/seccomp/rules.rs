@@ -3,7 +3,8 @@
 //! What several rules for one call mean together is libseccomp's answer, as runc's callers
 //! know it:
 //! - a rule with the default action says nothing;
-//! - a rule without conditions is stronger than those with;
+//! - a rule without conditions is stronger than those with, and of several such the first
+//!   is: engines' profiles rely on it;
 //! - rules with conditions are alternatives. Where several match that have different
 //!   actions, the one of the higher argument decides, then the one with equality before
 //!   upper bounds before lower bounds, then the narrower bound;
@@ -124,7 +125,7 @@ pub(super) fn resolve(
 
 /// Combines the rules for one number.
 fn combine(profile: &Seccomp, rules: &[Rule<'_, '_>]) -> Result<Outcome, FieldError> {
-    let mut always: Option<(&Rule<'_, '_>, Action)> = None;
+    let mut always = None;
     let mut alternatives: Vec<(Alternative, &Rule<'_, '_>)> = Vec::new();
     for rule in rules {
         let syscall = &profile.syscalls[rule.named.entry];
@@ -133,26 +134,23 @@ fn combine(profile: &Seccomp, rules: &[Rule<'_, '_>]) -> Result<Outcome, FieldEr
             if !conditions.is_empty() {
                 let action = syscall.action;
                 alternatives.push((Alternative { conditions, action }, rule));
-            } else if let Some((earlier, action)) = always {
-                if action != syscall.action {
-                    return Err(contradiction(rule, earlier));
-                }
-            } else {
-                always = Some((rule, syscall.action));
+            } else if always.is_none() {
+                always = Some(syscall.action);
             }
         }
     }
-    if let Some((_, action)) = always {
+    if let Some(action) = always {
         return Ok(Outcome::Always(action));
     }
     alternatives.sort_by(|(a, _), (b, _)| strength(a, b));
     for pair in alternatives.windows(2) {
         let ((a, earlier), (b, later)) = (&pair[0], &pair[1]);
-        if a.conditions == b.conditions && a.action != b.action {
+        let own = |rule: &Rule<'_, '_>| !profile.syscalls[rule.named.entry].is_unconditional();
+        if a.conditions == b.conditions && a.action != b.action && own(later) && own(earlier) {
             return Err(contradiction(later, earlier));
         }
     }
-    alternatives.dedup_by(|(a, _), (b, _)| a == b);
+    alternatives.dedup_by(|(a, _), (b, _)| a.conditions == b.conditions);
     let alternatives = alternatives.into_iter().map(|(alternative, _)| alternative);
     Ok(Outcome::Depends(alternatives.collect()))
 }

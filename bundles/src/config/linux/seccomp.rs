@@ -72,6 +72,14 @@ pub struct Syscall {
     pub alternatives: Vec<Vec<Condition>>,
 }
 
+impl Syscall {
+    /// Whether the arguments do not matter.
+    #[must_use]
+    pub fn is_unconditional(&self) -> bool {
+        self.alternatives.iter().any(Vec::is_empty)
+    }
+}
+
 /// A condition on one argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Condition {
