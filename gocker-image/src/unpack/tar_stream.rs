@@ -1,13 +1,20 @@
 //! A tar archive as a stream of entries: ustar, old V7, GNU (long names, base
 //! 256 numbers, sparse files) and PAX.
 //!
+//! The `tar` crate reads the headers. What joins headers to entries is here, because the
+//! crate's own iteration splits extended headers at newlines, which cuts binary attributes
+//! in two and lets a value smuggle in another record.
+//!
 //! The rules where dialects differ are those of Go's `archive/tar`, with which
 //! nearly all images are made: entries that can have no content skip none,
 //! whatever size they name; both checksums count; an empty number is 0.
 //!
 //! Spec: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md
 
+use std::borrow::Cow;
 use std::io::{self, BufRead};
+
+use tar::{EntryType, GnuHeader};
 
 use super::pax::{self, PaxRecords};
 use super::pipe::read_full;
@@ -203,8 +210,8 @@ impl<R: BufRead> TarStream<R> {
 
     /// The next header with a valid checksum; None at the archive's end.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
-        let mut header = Header([0; BLOCK]);
-        if !self.read_block(&mut header.0)? || header.is_zero() {
+        let mut header = Header(tar::Header::new_old());
+        if !self.read_block(header.0.as_mut_bytes())? || header.is_zero() {
             return Ok(None);
         }
         if !header.checksum_matches() {
@@ -230,8 +237,14 @@ impl<R: BufRead> TarStream<R> {
         header: &Header,
         extensions: &mut Extensions,
     ) -> Result<bool, TarError> {
-        let kind = header.0[156];
-        if !matches!(kind, b'x' | b'g' | b'L' | b'K') {
+        let kind = header.0.entry_type();
+        if !matches!(
+            kind,
+            EntryType::XHeader
+                | EntryType::XGlobalHeader
+                | EntryType::GNULongName
+                | EntryType::GNULongLink
+        ) {
             return Ok(false);
         }
         let size = header.size()?;
@@ -251,9 +264,9 @@ impl<R: BufRead> TarStream<R> {
             self.consume(count);
         }
         match kind {
-            b'x' => extensions.pax = Some(pax::parse(&data)?),
-            b'L' => extensions.long_name = Some(until_nul(&data).to_vec()),
-            b'K' => extensions.long_link = Some(until_nul(&data).to_vec()),
+            EntryType::XHeader => extensions.pax = Some(pax::parse(&data)?),
+            EntryType::GNULongName => extensions.long_name = Some(until_nul(&data).to_vec()),
+            EntryType::GNULongLink => extensions.long_link = Some(until_nul(&data).to_vec()),
             _ => {
                 pax::parse(&data)?;
                 self.ignored_globals = true;
@@ -274,10 +287,11 @@ impl<R: BufRead> TarStream<R> {
         let pax = extensions.pax.unwrap_or_default();
         let path = (pax.sparse.name.clone().or(pax.path))
             .or(extensions.long_name)
-            .unwrap_or_else(|| header.path());
+            .unwrap_or_else(|| header.0.path_bytes().into_owned());
         let link = (pax.link)
             .or(extensions.long_link)
-            .unwrap_or_else(|| until_nul(&header.0[157..257]).to_vec());
+            .or_else(|| header.0.link_name_bytes().map(Cow::into_owned))
+            .unwrap_or_default();
         let kind = header.kind(&path)?;
         let stored = match kind {
             Kind::Regular => pax.size.map_or_else(|| header.size(), Ok)?,
@@ -288,8 +302,12 @@ impl<R: BufRead> TarStream<R> {
             path,
             link,
             mode: header.mode()?,
-            uid: pax.uid.map_or_else(|| header.id(108, "uid"), Ok)?,
-            gid: pax.gid.map_or_else(|| header.id(116, "gid"), Ok)?,
+            uid: pax
+                .uid
+                .map_or_else(|| header.id(&header.0.as_old().uid, "uid"), Ok)?,
+            gid: pax
+                .gid
+                .map_or_else(|| header.id(&header.0.as_old().gid, "gid"), Ok)?,
             size: stored,
             mtime: pax.mtime.map_or_else(|| header.mtime(), Ok)?,
             atime: pax.atime,
@@ -298,9 +316,14 @@ impl<R: BufRead> TarStream<R> {
             extents: None,
         };
         if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
-            entry.device = (header.id(329, "devmajor")?, header.id(337, "devminor")?);
+            let bytes = header.0.as_bytes();
+            entry.device = (
+                header.id(&bytes[329..337], "devmajor")?,
+                header.id(&bytes[337..345], "devminor")?,
+            );
         }
-        if header.0[156] == b'S' {
+        if header.0.entry_type() == EntryType::GNUSparse {
+            let header = header.0.as_gnu().ok_or(TarError::Sparse)?;
             let (extents, size) = self.gnu_sparse(header)?;
             sparse::check(&extents, size, stored)?;
             (entry.extents, entry.size) = (Some(extents), size);
@@ -314,11 +337,11 @@ impl<R: BufRead> TarStream<R> {
 
     /// The map of a sparse file of GNU's old format, in its header and in
     /// blocks between header and content.
-    fn gnu_sparse(&mut self, header: &Header) -> Result<(Vec<Extent>, u64), TarError> {
-        let size = number(&header.0[483..495], "real size")?;
+    fn gnu_sparse(&mut self, header: &GnuHeader) -> Result<(Vec<Extent>, u64), TarError> {
+        let size = number(&header.realsize, "real size")?;
         let mut extents = Vec::new();
-        sparse::old_gnu(&header.0[386..482], &mut extents)?;
-        let mut more = header.0[482] != 0;
+        sparse::old_gnu(&header.as_header().as_bytes()[386..482], &mut extents)?;
+        let mut more = header.is_extended();
         while more {
             let mut block = [0; BLOCK];
             if !self.read_block(&mut block)? {
@@ -365,75 +388,63 @@ impl<R: BufRead> TarStream<R> {
 }
 
 /// One 512-byte header.
-struct Header([u8; BLOCK]);
+struct Header(tar::Header);
 
 impl Header {
     fn is_zero(&self) -> bool {
-        self.0.iter().all(|byte| *byte == 0)
+        self.0.as_bytes().iter().all(|byte| *byte == 0)
     }
 
     /// Old tars summed signed bytes; both sums count.
     fn checksum_matches(&self) -> bool {
-        let Ok(expected) = number(&self.0[148..156], "checksum") else {
+        let block = self.0.as_bytes();
+        let Ok(expected) = number(&self.0.as_old().cksum, "checksum") else {
             return false;
         };
         let bytes = || {
-            (self.0[..148].iter().copied())
+            (block[..148].iter().copied())
                 .chain([b' '; 8])
-                .chain(self.0[156..].iter().copied())
+                .chain(block[156..].iter().copied())
         };
         let unsigned: i64 = bytes().map(i64::from).sum();
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
         expected == unsigned || expected == signed
     }
 
-    fn path(&self) -> Vec<u8> {
-        let name = until_nul(&self.0[..100]);
-        let is_ustar = &self.0[257..263] == b"ustar\0";
-        let prefix = match (is_ustar, &self.0[508..512] == b"tar\0") {
-            (false, _) => &[],
-            (true, false) => until_nul(&self.0[345..500]),
-            (true, true) => until_nul(&self.0[345..476]), // star's own dialect
-        };
-        if prefix.is_empty() {
-            return name.to_vec();
-        }
-        [prefix, b"/", name].concat()
-    }
-
     fn kind(&self, path: &[u8]) -> Result<Kind, TarError> {
-        Ok(match self.0[156] {
+        Ok(match self.0.entry_type() {
             // V7 had no type for directories.
-            0 if path.ends_with(b"/") => Kind::Directory,
-            0 | b'0' | b'7' | b'S' => Kind::Regular,
-            b'1' => Kind::HardLink,
-            b'2' => Kind::Symlink,
-            b'3' => Kind::CharDevice,
-            b'4' => Kind::BlockDevice,
-            b'5' => Kind::Directory,
-            b'6' => Kind::Fifo,
-            other => return Err(TarError::Type(other)),
+            EntryType::Regular if self.0.as_old().linkflag == [0] && path.ends_with(b"/") => {
+                Kind::Directory
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::Regular,
+            EntryType::Link => Kind::HardLink,
+            EntryType::Symlink => Kind::Symlink,
+            EntryType::Char => Kind::CharDevice,
+            EntryType::Block => Kind::BlockDevice,
+            EntryType::Directory => Kind::Directory,
+            EntryType::Fifo => Kind::Fifo,
+            other => return Err(TarError::Type(other.as_byte())),
         })
     }
 
     fn mode(&self) -> Result<u32, TarError> {
-        let mode = number(&self.0[100..108], "mode")?;
+        let mode = number(&self.0.as_old().mode, "mode")?;
         u32::try_from(mode & 0o7777).map_err(|_| TarError::Number { field: "mode" })
     }
 
-    /// The eight bytes at `offset` as a user, group or device number.
-    fn id(&self, offset: usize, field: &'static str) -> Result<u32, TarError> {
-        let number = number(&self.0[offset..offset + 8], field)?;
-        u32::try_from(number).map_err(|_| TarError::Number { field })
+    /// A user, group or device number.
+    fn id(&self, bytes: &[u8], field: &'static str) -> Result<u32, TarError> {
+        u32::try_from(number(bytes, field)?).map_err(|_| TarError::Number { field })
     }
 
     fn size(&self) -> Result<u64, TarError> {
-        let size = number(&self.0[124..136], "size")?;
+        let size = number(&self.0.as_old().size, "size")?;
         u64::try_from(size).map_err(|_| TarError::Number { field: "size" })
     }
 
     fn mtime(&self) -> Result<Timestamp, TarError> {
-        let seconds = number(&self.0[136..148], "mtime")?;
+        let seconds = number(&self.0.as_old().mtime, "mtime")?;
         Ok(Timestamp {
             seconds,
             nanoseconds: 0,
