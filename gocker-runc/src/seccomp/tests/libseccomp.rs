@@ -15,7 +15,8 @@ use libseccomp::{
 };
 use oci_spec::runtime::Arch;
 
-use super::super::compile;
+use super::super::arch::{Abi, NATIVE};
+use super::super::{compile, names};
 use super::machine::{Call, run};
 use super::oracle::Oracle;
 use super::random::{self, Actions, Random};
@@ -106,11 +107,70 @@ fn without_newer_names(mut profile: Seccomp) -> Seccomp {
     profile
 }
 
+/// Where an architecture lacks a call that a rule names, the filter of libseccomp 2.5 may
+/// compare that architecture's numbers without having loaded the number.
+fn without_local_names(mut profile: Seccomp) -> Seccomp {
+    let native = NATIVE.into_iter();
+    let abis: Vec<_> = native
+        .chain(profile.architectures.iter().copied())
+        .filter_map(Abi::of)
+        .collect();
+    for entry in &mut profile.syscalls {
+        entry.names.retain(|name| {
+            let row = names::find(name);
+            row.is_some_and(|row| abis.iter().all(|abi| abi.number(row).is_some()))
+        });
+    }
+    profile
+}
+
 /// Whether the two are asked the same: the rule for newer calls is not libseccomp's, and
 /// numbers beyond x32's are no calls.
 fn comparable(oracle: &Oracle<'_>, call: &Call) -> bool {
     let beyond = call.audit == X86_64 && (0x8000_0000..u32::MAX).contains(&call.number);
     !beyond && !oracle.is_newer(call)
+}
+
+/// Which profiles are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// One rule for each call, with conditions of every kind.
+    OneRule,
+    /// Several rules for a call, each an equality.
+    Equalities,
+    /// All.
+    Any,
+}
+
+/// Makes `profile` one of this shape.
+fn shape(profile: &mut Seccomp, shape: Shape) {
+    let mut seen = Vec::new();
+    for entry in &mut profile.syscalls {
+        match shape {
+            Shape::Any => {}
+            Shape::OneRule => {
+                entry.alternatives.truncate(1);
+                entry.names.retain(|name| {
+                    let new = !seen.contains(name);
+                    seen.push(name.clone());
+                    // What others come through has their rules, too.
+                    new && !matches!(name.as_str(), "socketcall" | "ipc")
+                });
+            }
+            Shape::Equalities => {
+                for conditions in &mut entry.alternatives {
+                    conditions.truncate(1);
+                    for condition in conditions {
+                        condition.test = match condition.test {
+                            Test::Lt(value) | Test::Le(value) | Test::Ne(value) => Test::Eq(value),
+                            Test::Gt(value) | Test::Ge(value) => Test::Eq(value),
+                            equality => equality,
+                        };
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What became of random profiles.
@@ -124,11 +184,13 @@ struct Tally {
     differing_profiles: usize,
 }
 
-fn compare_random(seed: u64, profiles: usize, actions: Actions, strict: bool) -> Tally {
+fn compare_random(seed: u64, profiles: usize, actions: Actions, of: Shape) -> Tally {
     let mut random = Random(seed);
     let mut tally = Tally::default();
     for round in 0..profiles {
-        let profile = without_newer_names(random::profile(&mut random, actions));
+        let profile = random::profile(&mut random, actions);
+        let mut profile = without_local_names(without_newer_names(profile));
+        shape(&mut profile, of);
         let (ours, theirs) = match (compile(&profile), by_libseccomp(&profile)) {
             (Ok(ours), Ok(theirs)) => (ours, theirs),
             (Err(_), Err(_)) => {
@@ -156,7 +218,7 @@ fn compare_random(seed: u64, profiles: usize, actions: Actions, strict: bool) ->
             if our != their {
                 tally.differing_calls += 1;
                 assert!(
-                    !strict,
+                    of == Shape::Any,
                     "round {round}: {call:x?}: ours {our:#x}, theirs {their:#x}: {profile:#x?}"
                 );
             }
@@ -166,22 +228,35 @@ fn compare_random(seed: u64, profiles: usize, actions: Actions, strict: bool) ->
     tally
 }
 
-/// Profiles as engines and people write them: the rules have one action.
-#[test]
-fn libseccomp_decides_alike_for_rules_of_one_action() {
-    let profiles = if cfg!(debug_assertions) { 300 } else { 20_000 };
-    let tally = compare_random(0xa11e, profiles, Actions::One, true);
-    println!("{tally:?}");
-    assert_eq!(tally.only_we_refuse, 0, "{tally:?}");
-    assert!(tally.compared > profiles * 50, "{tally:?}");
+fn profiles() -> usize {
+    if cfg!(debug_assertions) { 300 } else { 20_000 }
 }
 
 #[test]
-fn libseccomp_decides_alike_for_rules_of_several_actions() {
-    let profiles = if cfg!(debug_assertions) { 300 } else { 20_000 };
-    let tally = compare_random(0xbeef, profiles, Actions::Mixed, false);
+fn libseccomp_decides_alike_for_one_rule_for_each_call() {
+    let tally = compare_random(0xa11e, profiles(), Actions::Mixed, Shape::OneRule);
     println!("{tally:?}");
-    assert!(tally.compared > profiles * 20, "{tally:?}");
+    assert_eq!(tally.only_we_refuse, 0, "{tally:?}");
+    assert!(tally.compared > profiles() * 50, "{tally:?}");
+}
+
+#[test]
+fn libseccomp_decides_alike_for_several_equalities() {
+    let tally = compare_random(0xe9a1, profiles(), Actions::One, Shape::Equalities);
+    println!("{tally:?}");
+    assert_eq!(tally.only_we_refuse, 0, "{tally:?}");
+    assert!(tally.compared > profiles() * 50, "{tally:?}");
+}
+
+/// Several rules with bounds on one 64-bit argument, or with several conditions: there
+/// libseccomp 2.5 merges checks that do not belong together, and decides for some calls what
+/// no rule says. Ours is held against the profile itself elsewhere; this counts how often.
+#[test]
+fn libseccomp_mostly_decides_alike_for_any_rules() {
+    let tally = compare_random(0xbeef, profiles(), Actions::One, Shape::Any);
+    println!("{tally:?}");
+    assert_eq!(tally.only_we_refuse, 0, "{tally:?}");
+    assert!(tally.differing_calls * 50 < tally.compared, "{tally:?}");
 }
 
 #[test]
