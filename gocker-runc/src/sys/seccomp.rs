@@ -15,7 +15,8 @@ impl Flags {
     pub(crate) const LOG: Self = Self(libc::SECCOMP_FILTER_FLAG_LOG);
     /// Speculative stores are not slowed down.
     pub(crate) const SPEC_ALLOW: Self = Self(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
-    /// A call that a listener has taken up is only interrupted by SIGKILL (Linux 5.19).
+    /// A call that a listener has taken up is only interrupted by SIGKILL (Linux 5.19); refused
+    /// without a listener.
     pub(crate) const WAIT_KILLABLE_RECV: Self = Self(1 << 5);
 }
 
