@@ -118,6 +118,7 @@ fn flags_and_architectures_are_taken() {
         json!([]),
         json!(["SECCOMP_FILTER_FLAG_LOG"]),
         json!(["SECCOMP_FILTER_FLAG_TSYNC"]),
+        json!(["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]),
         json!([
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
             "SECCOMP_FILTER_FLAG_TSYNC"
@@ -273,6 +274,11 @@ fn what_is_wrong_in_a_profile_is_named() {
                 "names": ["read"], "action": "SCMP_ACT_LOG",
                 "args": [{"index": 1, "value": value, "op": "SCMP_CMP_GT"}]})).collect::<Vec<_>>()}),
             "linux.seccomp.syscalls: make a filter of",
+        ),
+        (
+            json!({"defaultAction": allow, "listenerPath": "/run/nobody.sock",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY is not served yet",
         ),
     ];
     for (profile, field) in cases {
