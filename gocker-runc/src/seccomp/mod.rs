@@ -34,7 +34,6 @@ use rules::{Calls, Outcome};
 
 pub(crate) use features::document as features;
 
-
 /// A program that is ready to be loaded.
 #[derive(Clone)]
 pub(crate) struct Filter {
@@ -168,7 +167,11 @@ fn groups<'c>(frame: &Frame, calls: &'c [(Abi, Calls)]) -> Vec<Group<'c>> {
     let mut groups: Vec<Group<'_>> = Vec::with_capacity(calls.len());
     for (abi, of_abi) in calls {
         let part = Part {
-            start: if abi.arch == Arch::ScmpArchX32 { X32_BIT } else { 0 },
+            start: if abi.arch == Arch::ScmpArchX32 {
+                X32_BIT
+            } else {
+                0
+            },
             content: Content::Calls(abi, of_abi),
         };
         match groups.iter_mut().find(|group| group.audit == abi.audit) {
@@ -200,12 +203,18 @@ fn groups<'c>(frame: &Frame, calls: &'c [(Abi, Calls)]) -> Vec<Group<'c>> {
 
 impl From<Flags> for kernel::Flags {
     fn from(flags: Flags) -> Self {
+        // WAIT_KILLABLE_RECV says how a listener's answer is awaited: without one it has no
+        // meaning, and the kernel refuses it.
         let bits = [
             (flags.tsync, Self::TSYNC),
             (flags.log, Self::LOG),
             (flags.spec_allow, Self::SPEC_ALLOW),
-            (flags.wait_killable_recv, Self::WAIT_KILLABLE_RECV),
         ];
-        Self(bits.iter().filter(|(set, _)| *set).map(|(_, bit)| bit.0).sum())
+        Self(
+            bits.iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, bit)| bit.0)
+                .sum(),
+        )
     }
 }
