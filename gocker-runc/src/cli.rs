@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{create, delete, features, kill, list, run, spec, start, state};
+use crate::commands::{create, delete, exec, features, kill, list, run, spec, start, state};
 use crate::logging::Format;
 
 /// What `--version` prints after the program's name.
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     Create(create::Args),
     /// Delete a container
     Delete(delete::Args),
+    /// Run a further process in a container
+    Exec(exec::Args),
     /// Print what this runtime serves, as JSON
     Features(features::Args),
     /// Send a signal to a container's process
@@ -99,40 +102,121 @@ pub(crate) enum Command {
     State(state::Args),
 }
 
+impl Command {
+    /// The exit status of a failure that is not the process's own.
+    pub(crate) fn failure(&self) -> ExitCode {
+        match self {
+            // Any other could be the process's.
+            Self::Exec(_) => ExitCode::from(255),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
 /// Long flags that clients send with one dash: Go's flag packages take both.
 const LONG_FLAGS: &[&str] = &[
+    "additional-gids",
     "all",
+    "apparmor",
     "bundle",
+    "cap",
+    "cgroup",
     "console-socket",
+    "cwd",
     "debug",
     "detach",
+    "env",
     "force",
     "format",
     "help",
+    "ignore-paused",
     "keep",
     "log",
     "log-format",
     "no-new-keyring",
+    "no-new-privs",
     "no-pivot",
     "no-subreaper",
     "pid-file",
     "pidfd-socket",
     "preserve-fds",
+    "process",
+    "process-label",
     "quiet",
     "root",
     "rootless",
     "systemd-cgroup",
+    "tty",
+    "user",
     "version",
 ];
 
-/// Turns `-no-pivot` into `--no-pivot`, up to a `--`.
+/// Flags that take the next argument for their value: the global ones, and those of commands
+/// [`ENDING_AT_THE_ID`].
+const FLAGS_WITH_VALUES: &[&str] = &[
+    "additional-gids",
+    "apparmor",
+    "c",
+    "cap",
+    "cgroup",
+    "console-socket",
+    "cwd",
+    "e",
+    "env",
+    "g",
+    "log",
+    "log-format",
+    "p",
+    "pid-file",
+    "pidfd-socket",
+    "preserve-fds",
+    "process",
+    "process-label",
+    "root",
+    "rootless",
+    "u",
+    "user",
+];
+
+/// Subcommands in which what follows the container's id is somebody else's.
+const ENDING_AT_THE_ID: &[&str] = &["exec"];
+
+/// Turns `-no-pivot` into `--no-pivot`, up to a `--` or, in some commands, up to the id.
 pub(crate) fn normalize(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut flags_end = false;
+    let mut is_value = true;
+    // None before the subcommand.
+    let mut ends_at_the_id = None;
     args.map(|arg| {
-        flags_end |= arg == "--";
-        if flags_end { arg } else { normalize_one(arg) }
+        // The program's own name is as little a flag as another's value is.
+        if std::mem::take(&mut is_value) || flags_end {
+            return arg;
+        }
+        let arg = normalize_one(arg);
+        if arg.as_bytes().first() == Some(&b'-') && arg != "-" {
+            flags_end = arg == "--";
+            is_value = ends_at_the_id != Some(false) && takes_next(arg.as_bytes());
+        } else if let Some(ends_here) = ends_at_the_id {
+            flags_end = ends_here;
+        } else {
+            ends_at_the_id = Some(ENDING_AT_THE_ID.iter().any(|name| arg == *name));
+        }
+        arg
     })
     .collect()
+}
+
+/// Whether the flags in `arg`, `--long` or `-short`, take the next argument for their value.
+fn takes_next(arg: &[u8]) -> bool {
+    let takes = |name: &[u8]| FLAGS_WITH_VALUES.iter().any(|flag| flag.as_bytes() == name);
+    match arg.strip_prefix(b"--") {
+        Some(name) => takes(name),
+        // In `-te` it is e's; in `-eA=1` e has one.
+        None => {
+            let value = arg.iter().skip(1).position(|letter| takes(&[*letter]));
+            value.is_some_and(|index| index + 2 == arg.len())
+        }
+    }
 }
 
 fn normalize_one(arg: OsString) -> OsString {
@@ -169,6 +253,77 @@ mod tests {
             .filter_map(clap::Arg::get_long)
         {
             assert!(LONG_FLAGS.contains(&flag), "{flag}");
+        }
+    }
+
+    #[test]
+    fn flags_with_values_are_known() {
+        let command = Cli::command();
+        let all = command
+            .get_subcommands()
+            .filter(|command| ENDING_AT_THE_ID.contains(&command.get_name()));
+        for flag in all
+            .chain([&command])
+            .flat_map(clap::Command::get_arguments)
+            .filter(|flag| !flag.is_positional())
+        {
+            let takes_next = flag.get_action().takes_values() && !flag.is_require_equals_set();
+            let names = flag.get_long().map(str::to_owned).into_iter();
+            for name in names.chain(flag.get_short().map(String::from)) {
+                assert_eq!(
+                    FLAGS_WITH_VALUES.contains(&name.as_str()),
+                    takes_next,
+                    "{name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_id_is_the_commands() {
+        let cases: &[(&[&str], &[&str])] = &[
+            (
+                &[
+                    "-log", "exec", "exec", "-tty", "-e", "A=1", "web", "ls", "-log",
+                ],
+                &[
+                    "--log", "exec", "exec", "--tty", "-e", "A=1", "web", "ls", "-log",
+                ],
+            ),
+            (
+                &["exec", "-te", "-cwd", "web", "-tty"],
+                &["exec", "-te", "-cwd", "web", "-tty"],
+            ),
+            (
+                &["exec", "-eA=1", "-cwd", "/", "web", "-tty"],
+                &["exec", "-eA=1", "--cwd", "/", "web", "-tty"],
+            ),
+            (&["kill", "web", "-all"], &["kill", "web", "--all"]),
+            (&["run", "--", "-log"], &["run", "--", "-log"]),
+        ];
+        for (args, expected) in cases {
+            let args = ["gocker-runc"].iter().chain(*args).map(OsString::from);
+            assert_eq!(normalize(args)[1..], **expected);
+        }
+    }
+
+    #[test]
+    fn exec_leaves_a_commands_flags_alone() {
+        let cases: &[(&[&str], &[&str])] = &[
+            (&["web", "ls", "--tty"], &["web", "ls", "--tty"]),
+            (&["-t", "web", "--tty", "-d"], &["web", "--tty", "-d"]),
+            (&["web", "--", "ls", "--"], &["web", "--", "ls", "--"]),
+            (&["--", "web", "ls", "-h"], &["web", "ls", "-h"]),
+            (&["web", "--help"], &["web", "--help"]),
+        ];
+        for (args, expected) in cases {
+            let args = ["gocker-runc", "exec"].iter().chain(*args);
+            let args = normalize(args.map(OsString::from));
+            let cli = Cli::try_parse_from(args).expect("parses");
+            let Command::Exec(args) = cli.command else {
+                panic!("not exec")
+            };
+            assert_eq!(args.id_and_command, *expected);
         }
     }
 

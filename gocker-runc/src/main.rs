@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         Err(error) => {
             let message = errors::one_line(&error);
             logging::error(&message, errors::hint(&message));
-            ExitCode::FAILURE
+            cli.command.failure()
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Text to [`Spec`], with the field's name where the text is wrong.
 
-use oci_spec::runtime::{Capability, Spec};
-use serde_json::Value;
+use oci_spec::runtime::{Capability, Process, Spec};
+use serde_json::{Value, json};
 
 /// Why a text is not a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +35,37 @@ pub(crate) fn spec(text: &[u8]) -> Result<(Spec, Vec<String>), Error> {
     if let Ok(spec) = serde_json::from_slice(text) {
         return Ok((spec, Vec::new()));
     }
-    let mut document: Value = serde_json::from_slice(text).map_err(|error| Error::Field {
+    patiently(value(text)?)
+}
+
+/// Reads `text`, the `process` object alone, as `exec` is given it. Otherwise as config.json
+/// is read.
+///
+/// # Errors
+/// [`Error::Field`] names the first field that is wrong, from `process` on.
+pub fn process(text: &[u8]) -> Result<(Process, Vec<String>), Error> {
+    if let Ok(process) = serde_json::from_slice(text) {
+        return Ok((process, Vec::new()));
+    }
+    let (spec, warnings) = patiently(json!({ "process": value(text)? }))?;
+    match spec.process() {
+        Some(process) => Ok((process.clone(), warnings)),
+        None => Err(Error::Field {
+            field: "process".into(),
+            problem: "is missing".into(),
+        }),
+    }
+}
+
+fn value(text: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(text).map_err(|error| Error::Field {
         field: String::new(),
         problem: error.to_string(),
-    })?;
+    })
+}
+
+/// Reads what the quick way did not take.
+fn patiently(mut document: Value) -> Result<(Spec, Vec<String>), Error> {
     let mut warnings = Vec::new();
     drop_unknown_capabilities(&mut document, &mut warnings);
     match serde_path_to_error::deserialize(&document) {
@@ -95,6 +122,25 @@ mod tests {
         for (text, expected) in cases {
             let error = spec(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_process_alone() {
+        let read = |text: &str| process(text.as_bytes()).map_err(|error| error.to_string());
+        let (process, warnings) =
+            read(r#"{"cwd":"/x","user":{},"capabilities":{"permitted":["CAP_NEW"]}}"#)
+                .expect("read");
+        assert_eq!(process.cwd(), std::path::Path::new("/x"));
+        assert_eq!(warnings.len(), 1);
+        let cases = [
+            (r#"{"cwd":"/","user":{"uid":"0"}}"#, "process.user.uid: "),
+            ("null", "process: is missing"),
+            ("", "EOF"),
+        ];
+        for (text, expected) in cases {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use conformance::host::is_root;
@@ -17,17 +17,28 @@ use nix::sys::signal::{Signal, kill};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
-fn with_terminal(script: &str) -> TestBundle {
+pub(super) fn with_terminal(script: &str) -> TestBundle {
     TestBundle::shell(script).set("/process/terminal", json!(true))
 }
 
 /// What a foreground run wrote to a terminal of this size.
-struct Foreground {
+pub(super) struct Foreground {
     child: Child,
-    master: File,
+    pub(super) master: File,
 }
 
 fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground {
+    let path = bundle.path();
+    let mut command = bundle.runtime();
+    command
+        .args(["run", "--bundle"])
+        .arg(&path)
+        .arg(bundle.id());
+    on_a_terminal(command, rows, columns)
+}
+
+/// Runs a command on a terminal of this size.
+pub(super) fn on_a_terminal(mut command: Command, rows: u16, columns: u16) -> Foreground {
     let size = Winsize {
         ws_row: rows,
         ws_col: columns,
@@ -35,12 +46,6 @@ fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground
         ws_ypixel: 0,
     };
     let pty = openpty(&size, None).expect("openpty");
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
     let slave = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
     command
         .stdin(slave(&pty.slave))
@@ -54,7 +59,7 @@ fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground
 }
 
 /// Reads until the terminal's last holder closes it, or the text ends so.
-fn read_terminal(master: &mut File, until: Option<&str>) -> String {
+pub(super) fn read_terminal(master: &mut File, until: Option<&str>) -> String {
     let flags = nix::fcntl::OFlag::O_NONBLOCK;
     nix::fcntl::fcntl(&*master, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("fcntl");
     let mut text = String::new();
@@ -80,7 +85,7 @@ fn read_terminal(master: &mut File, until: Option<&str>) -> String {
 }
 
 impl Foreground {
-    fn finish(mut self) -> (i32, String) {
+    pub(super) fn finish(mut self) -> (i32, String) {
         let text = read_terminal(&mut self.master, None);
         let status = self.child.wait().expect("wait");
         (status.code().unwrap_or(-1), text)
@@ -193,7 +198,7 @@ fn the_callers_terminal_is_left_as_it_was() {
 }
 
 /// All that comes over a console socket: the bytes, and the descriptors.
-fn receive(listener: &UnixListener) -> (Vec<u8>, Vec<OwnedFd>) {
+pub(super) fn receive(listener: &UnixListener) -> (Vec<u8>, Vec<OwnedFd>) {
     listener.set_nonblocking(true).expect("set non-blocking");
     let mut stream = None;
     wait_until(Duration::from_secs(10), || {

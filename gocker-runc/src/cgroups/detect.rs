@@ -206,7 +206,12 @@ impl Hierarchy {
     /// another cgroup namespace, the mount point is the nearest there is.
     #[must_use]
     pub(crate) fn own_dir(&self) -> PathBuf {
-        match self.own.strip_prefix(&self.mount_root) {
+        self.dir_of(&self.own)
+    }
+
+    /// The directory of `cgroup`, as a line of `/proc/PID/cgroup` names it.
+    pub(super) fn dir_of(&self, cgroup: impl AsRef<Path>) -> PathBuf {
+        match cgroup.as_ref().strip_prefix(&self.mount_root) {
             Ok(beneath) if beneath.as_os_str().is_empty() => self.mount_point.clone(),
             Ok(beneath) => self.mount_point.join(beneath),
             Err(_) => self.mount_point.clone(),

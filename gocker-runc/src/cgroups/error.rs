@@ -84,6 +84,14 @@ pub(crate) enum Error {
         /// What its `cgroup.type` says.
         kind: String,
     },
+    /// A value of `--cgroup`.
+    #[error("--cgroup {value:?}: {problem}")]
+    SubPath {
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The machine has no freezer for this container.
     #[error("no freezer: the cgroup v1 controller \"freezer\" is not mounted")]
     NoFreezer,

@@ -22,6 +22,7 @@ pub(crate) mod mounts;
 mod path;
 mod refusals;
 pub(crate) mod stats;
+pub(crate) mod sub_paths;
 mod tree;
 mod v1;
 mod v2;
@@ -39,6 +40,7 @@ use detect::{Kind, Layout};
 pub(crate) use error::Error;
 use mounts::{CgroupMounts, View};
 use stats::Stats;
+use sub_paths::SubPaths;
 
 /// One container's cgroup, made or still to be made.
 #[derive(Debug)]
@@ -195,10 +197,33 @@ impl Cgroup {
     /// # Errors
     /// The kernel's answer.
     pub(crate) fn way_in(&self) -> Result<WayIn, Error> {
+        self.way_in_beneath(&SubPaths::default())
+    }
+
+    /// The same for places beneath the container's cgroup, which must be there.
+    ///
+    /// # Errors
+    /// A place that is not there, or that this machine's cgroups do not know.
+    pub(crate) fn way_in_beneath(&self, sub_paths: &SubPaths) -> Result<WayIn, Error> {
         match self {
-            Self::V1(hierarchies) => hierarchies.way_in(),
-            Self::V2(unified) => unified.way_in(),
+            Self::V1(hierarchies) => hierarchies.way_in(sub_paths),
+            Self::V2(unified) => unified.way_in(sub_paths),
         }
+    }
+
+    /// Opens the cgroup2 directory that process `pid` is in. Once a container has divided its
+    /// cgroup, nobody can enter the top of it (EBUSY), and its init tells where to go instead.
+    ///
+    /// # Errors
+    /// No cgroup2 is mounted, or the kernel's answer.
+    pub(crate) fn cgroup2_of(pid: Pid) -> Result<OwnedFd, Error> {
+        let layout = Layout::detect(Path::new("/proc"))?;
+        let hierarchy = layout.cgroup2().ok_or(Error::NotMounted)?;
+        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = files::read(&path).map_err(|answer| tree::path_error("read", &path, answer))?;
+        let place = text.lines().find_map(|line| line.strip_prefix("0::"));
+        let place = place.ok_or(Error::NotMounted)?;
+        v2::open_dir(&hierarchy.dir_of(place))
     }
 
     /// Moves a process in from outside, with all its threads.

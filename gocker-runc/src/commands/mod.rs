@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod list;
@@ -35,6 +36,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             .and_then(|()| create::run(&root, args))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
+        Command::Exec(args) => make_ready(cli, args.preserve_fds)
+            .and_then(|()| exec::run(&root, args))
+            .context(named("exec", args.id())),
         Command::Features(args) => features::run(args).context("features"),
         Command::Kill(args) => kill::run(&root, args).context(named("kill", &args.id)),
         Command::List(args) => list::run(&root, args).context("list"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bundles::config::hooks::Hooks;
 use nix::unistd::Pid;
+use oci_spec::runtime::Process as SpecProcess;
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
@@ -34,6 +35,22 @@ pub(crate) struct State<CgroupRecord> {
     pub(crate) own_pid_namespace: bool,
     /// The hooks that later commands run.
     pub(crate) hooks: Hooks,
+    /// What `exec` starts from.
+    pub(crate) template: Template,
+}
+
+/// What a further process takes over from the configuration. It is kept because the bundle may
+/// have changed when `exec` comes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Template {
+    /// `process`, without its arguments.
+    pub(crate) process: SpecProcess,
+    /// `CLONE_NEW*` of the namespaces that are not the runtime's, made or joined.
+    pub(crate) namespaces: i32,
+    /// Whether there is a session keyring of the container's.
+    pub(crate) keyring: bool,
+    /// Whether a seccomp filter is kept beside this file.
+    pub(crate) seccomp: bool,
 }
 
 /// A process that no later one of the same id can be taken for.

@@ -4,6 +4,7 @@
 //! ROOT/                0700
 //!   ID/                0700; locked with flock(2) by whoever changes the container
 //!     state.json       written by rename
+//!     seccomp.bpf      the filter that `exec` puts its processes under, where there is one
 //!     start.sock       while the container waits for `start`
 //! ```
 
@@ -60,6 +61,9 @@ pub(crate) enum Error {
 }
 
 const STATE_JSON: &str = "state.json";
+
+/// The container's compiled seccomp filter.
+pub(crate) const SECCOMP_BPF: &str = "seccomp.bpf";
 
 fn on(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
@@ -159,6 +163,22 @@ impl StateDir {
         write().map_err(on("write", &path))
     }
 
+    /// Writes another file of the container's, which never changes.
+    ///
+    /// # Errors
+    /// The step and the system's answer.
+    pub(crate) fn write_file(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let mut options = fs::OpenOptions::new();
+        options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(content))
+            .map_err(on("write", &path))
+    }
+
     /// Reads `state.json`; None where `create` died before it wrote one.
     ///
     /// # Errors
@@ -196,6 +216,15 @@ pub(crate) fn read_state<S: DeserializeOwned>(dir: &Path) -> Result<Option<S>, E
             path,
             problem: error.to_string(),
         })
+}
+
+/// Reads what [`StateDir::write_file`] wrote in `dir`.
+///
+/// # Errors
+/// The step and the system's answer.
+pub(crate) fn read_file(dir: &Path, name: &str) -> Result<Vec<u8>, Error> {
+    let path = dir.join(name);
+    fs::read(&path).map_err(on("read", &path))
 }
 
 /// Checks that a container called `id` is under `root`, without its lock.

@@ -8,6 +8,7 @@ mod cgroup_mounts;
 mod credentials;
 mod execve;
 mod home;
+pub(crate) mod join;
 pub(crate) mod plan;
 
 use std::ffi::CString;
@@ -86,10 +87,6 @@ fn fail(socket: &OwnedFd, error: &anyhow::Error) -> ! {
 }
 
 /// Everything up to execve(2), in the order that the kernel and the specification ask for.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the ordered list of stages, one call and one reason each"
-)]
 fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     // If the runtime is killed meanwhile, so is init.
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
@@ -100,7 +97,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         namespaces::user::become_root().context("take root's ids in the user namespace")?;
     }
     // Before the cgroup namespace, whose root is where its maker is.
-    enter_cgroups(plan)?;
+    enter_cgroups(&mut plan.way_in)?;
     plan.namespaces.join()?;
     plan.namespaces.unshare_cgroup()?;
     // A session of its own, so that no terminal of the caller's is the container's.
@@ -144,25 +141,41 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         .as_ref()
         .context("config.json: process: is missing")?;
     let console = give_console(console, end, process)?;
-    let mut env = process.env.clone();
-    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home::of(&root, process.user.uid)));
-    }
+    let env = with_home(process, &root);
     if let Some(console) = console {
         console.attach().context("attach the terminal")?;
     } else if plan.rootfs.dev.is_some() {
         reopen_null(&root)?;
     }
     drop(root);
+    let prepared = prepare_program(process, env, plan.in_user_namespace)?;
+    end.send(&FromInit::Prepared)?;
+    Ok(prepared)
+}
+
+/// The configured environment, and `HOME` where it has none.
+fn with_home(process: &ProcessPlan, root: &RootFd) -> Vec<String> {
+    let mut env = process.env.clone();
+    if !env.iter().any(|pair| pair.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home::of(root, process.user.uid)));
+    }
+    env
+}
+
+/// What init and `exec` have in common: the last steps before execve(2).
+fn prepare_program(
+    process: &ProcessPlan,
+    env: Vec<String>,
+    in_user_namespace: bool,
+) -> anyhow::Result<Prepared> {
     // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
     sys::process::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
-    become_process(process, plan.in_user_namespace)?;
+    become_process(process, in_user_namespace)?;
     let file = execve::find(&process.args[0], &env)?;
-    // From here on the container outlives the runtime.
+    // From here on the process outlives the runtime.
     prctl::set_pdeathsig(None).context("prctl(PDEATHSIG)")?;
-    end.send(&FromInit::Prepared)?;
     let env = env
         .into_iter()
         .map(CString::new)
@@ -173,8 +186,8 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
 
 /// Writes itself into each v1 hierarchy: a process of one thread that moves itself does not
 /// wait for the lock over all threads of the machine.
-pub(crate) fn enter_cgroups(plan: &mut InitPlan) -> anyhow::Result<()> {
-    for tasks in plan.way_in.drain(..) {
+fn enter_cgroups(way_in: &mut Vec<OwnedFd>) -> anyhow::Result<()> {
+    for tasks in way_in.drain(..) {
         nix::unistd::write(&tasks, b"0").context("enter the cgroup")?;
     }
     Ok(())
@@ -273,7 +286,11 @@ fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Res
         rlimits::set(getpid(), &process.rlimits)?;
     }
     process.capabilities.limit_bounding()?;
-    if let Some(filter) = process.seccomp.as_ref().filter(|_| !process.no_new_privileges) {
+    if let Some(filter) = process
+        .seccomp
+        .as_ref()
+        .filter(|_| !process.no_new_privileges)
+    {
         // The last moment with CAP_SYS_ADMIN: what follows, waiting and execve(2) among it,
         // is under the filter.
         filter.load().context("linux.seccomp")?;
@@ -320,7 +337,16 @@ fn execute(plan: &InitPlan, prepared: &Prepared) -> anyhow::Error {
     let Some(process) = &plan.process else {
         return anyhow::anyhow!("no process");
     };
-    if let Some(filter) = process.seccomp.as_ref().filter(|_| process.no_new_privileges) {
+    become_program(process, prepared)
+}
+
+/// Executes the program. Returns only on failure.
+fn become_program(process: &ProcessPlan, prepared: &Prepared) -> anyhow::Error {
+    if let Some(filter) = process
+        .seccomp
+        .as_ref()
+        .filter(|_| process.no_new_privileges)
+    {
         // Without privileges to gain anybody may load a filter: last, so that of ours only
         // execve(2) is under it.
         if let Err(error) = filter.load().context("linux.seccomp") {
@@ -355,7 +381,7 @@ pub(crate) unsafe fn run_intermediate(
 ) -> ! {
     use sys::clone3::{CloneArgs, Cloned, clone3};
     let join = |plan: &mut InitPlan| -> anyhow::Result<()> {
-        enter_cgroups(plan)?;
+        enter_cgroups(&mut plan.way_in)?;
         if let Some(pid) = plan.namespaces.joined_pid.take() {
             namespaces::enter(bundles::config::linux::namespaces::Kind::Pid, &pid)?;
         }

@@ -10,7 +10,6 @@ use bundles::FieldError;
 use bundles::config::Config;
 use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
-use bundles::config::linux::seccomp::Seccomp;
 use bundles::config::mounts::Mount;
 use bundles::config::process::{ConsoleSize, Process, User};
 use oci_spec::runtime::PosixRlimit;
@@ -119,10 +118,12 @@ impl InitPlan {
         let namespaces = &config.linux.namespaces;
         sysctl::check(&config.linux.sysctl, namespaces, config.hostname.is_some())?;
         check_names(config)?;
+        let filter = config.linux.seccomp.as_ref().map(seccomp::compile);
+        let filter = filter.transpose()?;
         let process = config
             .process
             .as_ref()
-            .map(|process| plan_process(process, config.linux.seccomp.as_ref(), choices));
+            .map(|process| ProcessPlan::new(process, filter, choices.preserve_fds));
         let hooks = &config.hooks;
         Ok(Self {
             id: state.id.clone(),
@@ -200,29 +201,35 @@ fn check_names(config: &Config) -> Result<(), FieldError> {
     }
 }
 
-fn plan_process(
-    process: &Process,
-    profile: Option<&Seccomp>,
-    choices: Choices,
-) -> Result<ProcessPlan, FieldError> {
-    let c_args = process
-        .args
-        .iter()
-        .map(|arg| c_string("process.args", arg.as_bytes()));
-    Ok(ProcessPlan {
-        args: process.args.clone(),
-        c_args: c_args.collect::<Result<_, _>>()?,
-        env: process.env.clone(),
-        cwd: process.cwd.clone(),
-        user: process.user.clone(),
-        capabilities: CapabilitySets::new(process.capabilities.as_ref()),
-        rlimits: process.rlimits.clone(),
-        no_new_privileges: process.no_new_privileges,
-        seccomp: profile.map(seccomp::compile).transpose()?,
-        terminal: process.terminal,
-        console_size: process.console_size,
-        preserve_fds: choices.preserve_fds,
-    })
+impl ProcessPlan {
+    /// Makes the plan of a process that inherits `preserve_fds` descriptors from 3 on.
+    ///
+    /// # Errors
+    /// The field that no system call can carry.
+    pub(crate) fn new(
+        process: &Process,
+        seccomp: Option<seccomp::Filter>,
+        preserve_fds: u32,
+    ) -> Result<Self, FieldError> {
+        let c_args = process
+            .args
+            .iter()
+            .map(|arg| c_string("process.args", arg.as_bytes()));
+        Ok(Self {
+            args: process.args.clone(),
+            c_args: c_args.collect::<Result<_, _>>()?,
+            env: process.env.clone(),
+            cwd: process.cwd.clone(),
+            user: process.user.clone(),
+            capabilities: CapabilitySets::new(process.capabilities.as_ref()),
+            rlimits: process.rlimits.clone(),
+            no_new_privileges: process.no_new_privileges,
+            seccomp,
+            terminal: process.terminal,
+            console_size: process.console_size,
+            preserve_fds,
+        })
+    }
 }
 
 pub(super) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, FieldError> {

@@ -155,6 +155,31 @@ pub(crate) fn enter(kind: Kind, fd: &OwnedFd) -> Result<(), Error> {
         })
 }
 
+/// `CLONE_NEW*` of every namespace that the container has, made or joined.
+pub(crate) fn flags_of(namespaces: &Namespaces) -> CloneFlags {
+    namespaces
+        .iter()
+        .filter_map(|namespace| flag(namespace.kind))
+        .collect()
+}
+
+/// Moves the calling process into those of `flags` that the process has which `pidfd` means.
+/// The kernel does it all or nothing, and knows which come before a user namespace and which
+/// after it. For a PID namespace it concerns later children.
+///
+/// # Errors
+/// setns(2)'s; ESRCH when the process has ended, EINVAL before Linux 5.8.
+pub(crate) fn join_those_of(pidfd: &OwnedFd, flags: CloneFlags) -> Result<(), CallError> {
+    if flags.is_empty() {
+        return Ok(());
+    }
+    let names = || {
+        let names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
+        format!("setns({})", names.join("|"))
+    };
+    setns(pidfd.as_fd(), flags).called(names)
+}
+
 fn flag(kind: Kind) -> Option<CloneFlags> {
     Some(match kind {
         Kind::User => CloneFlags::CLONE_NEWUSER,

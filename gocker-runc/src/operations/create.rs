@@ -22,7 +22,7 @@ use super::{State, unserved};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
 use crate::cgroups::mounts::View;
-use crate::container::state::Process;
+use crate::container::state::{Process, Template};
 use crate::container::state_dir::{self, StateDir};
 use crate::container::status::Status;
 use crate::init::plan::{Choices, InitPlan};
@@ -93,7 +93,11 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     }
     crate::container::id::check(request.id)?;
     let (bundle, config) = read(request)?;
-    let console = connect_console(request, &config)?;
+    let terminal = config
+        .process
+        .as_ref()
+        .is_some_and(|process| process.terminal);
+    let console = connect_console(terminal, request.console_socket, request.mode)?;
     let layout = Layout::detect(Path::new("/proc"))?;
     let cgroups_path = config.linux.cgroups_path.as_deref();
     let cgroup = Cgroup::plan(&layout, cgroups_path, request.id).context("config.json")?;
@@ -114,6 +118,13 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let mut made = Made::default();
     let dir = made.dir.insert(StateDir::create(request.root, request.id)?);
     dir.write_state(&state)?;
+    if let Some(filter) = plan
+        .process
+        .as_ref()
+        .and_then(|process| process.seccomp.as_ref())
+    {
+        dir.write_file(state_dir::SECCOMP_BPF, &filter.to_bytes())?;
+    }
     let listener = match request.mode {
         Mode::Create => Some(start_socket::listen_in(&dir.fd()?)?),
         Mode::Detached | Mode::Foreground => None,
@@ -180,12 +191,12 @@ fn read(request: &Request<'_>) -> anyhow::Result<(Bundle, Config)> {
 }
 
 /// A terminal needs somebody to give it to.
-fn connect_console(request: &Request<'_>, config: &Config) -> anyhow::Result<Option<UnixStream>> {
-    let terminal = config
-        .process
-        .as_ref()
-        .is_some_and(|process| process.terminal);
-    match (terminal, request.console_socket, request.mode) {
+pub(super) fn connect_console(
+    terminal: bool,
+    socket: Option<&Path>,
+    mode: Mode,
+) -> anyhow::Result<Option<UnixStream>> {
+    match (terminal, socket, mode) {
         (true, None, Mode::Create | Mode::Detached) => {
             bail!("process.terminal is true: a detached container needs --console-socket")
         }
@@ -231,7 +242,20 @@ fn new_state(
         cgroup: cgroup.record(),
         own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
         hooks: config.hooks.clone(),
+        template: template(bundle, config, request.choices),
     })
+}
+
+/// What `exec` needs of the configuration.
+fn template(bundle: &Bundle, config: &Config, choices: Choices) -> Template {
+    let mut process = bundle.spec.process().clone().unwrap_or_default();
+    process.set_args(None);
+    Template {
+        process,
+        namespaces: namespaces::flags_of(&config.linux.namespaces).bits(),
+        keyring: !choices.no_new_keyring,
+        seccomp: config.linux.seccomp.is_some(),
+    }
 }
 
 /// Talks with init until it is prepared. Returns the terminal's master, if it is ours.
@@ -294,14 +318,14 @@ fn run_runtime_hooks(config: &Config, state: &State) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
+pub(super) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
     let socket = UnixStream::connect(path)
         .with_context(|| format!("connect to the pidfd socket {path:?}"))?;
     seqpacket::send(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).context("send the pidfd")
 }
 
 /// Digits alone, under a temporary name first: who sees the file sees all of it.
-fn write_pid_file(path: &Path, pid: Pid) -> std::io::Result<()> {
+pub(super) fn write_pid_file(path: &Path, pid: Pid) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let mut file = fs::OpenOptions::new()

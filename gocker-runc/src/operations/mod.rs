@@ -2,6 +2,8 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod exec;
+pub(crate) mod exec_process;
 pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod list;

@@ -73,7 +73,7 @@ fn execute(end: RuntimeEnd) -> anyhow::Result<()> {
     }
 }
 
-fn exit_status(status: WaitStatus) -> u8 {
+pub(super) fn exit_status(status: WaitStatus) -> u8 {
     match status {
         WaitStatus::Exited(_, code) => u8::try_from(code).unwrap_or(u8::MAX),
         WaitStatus::Signaled(_, signal, _) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),

@@ -9,10 +9,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, bail, ensure};
 use bundles::config::linux::namespaces::Kind;
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::prctl;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use crate::cgroups::WayIn;
+use crate::cgroups::{Cgroup, WayIn};
+use crate::init::join::{self, JoinPlan};
 use crate::init::{self, plan::InitPlan};
 use crate::namespaces;
 use crate::process::handshake::{FromInit, InitEnd, RuntimeEnd};
@@ -73,6 +77,45 @@ pub(super) fn spawn(
     }
 }
 
+/// Clones, and has the child join the container that `plan` names. `joined` are the namespaces
+/// that the container has; `elsewhere` is its init, whose cgroup is entered where the
+/// container has divided its own.
+///
+/// # Errors
+/// The call; a second thread in this process.
+pub(super) fn spawn_further(
+    mut plan: JoinPlan,
+    way_in: WayIn,
+    joined: CloneFlags,
+    elsewhere: Option<Pid>,
+) -> anyhow::Result<Spawned> {
+    ensure!(has_one_thread()?, "the runtime has more than one thread");
+    let (ours, theirs) = seqpacket::pair().context("socketpair")?;
+    let (end, theirs) = (RuntimeEnd(ours), InitEnd(theirs));
+    plan.way_in = way_in.tasks;
+    // The child inherits it: it is there before anybody in the container can see the child.
+    prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
+    // It works for the next child, the last one that this process has.
+    namespaces::join_those_of(&plan.init, joined & CloneFlags::CLONE_NEWPID)
+        .context("join the container's PID namespace")?;
+    let clone = |cgroup: Option<&OwnedFd>| {
+        let args = CloneArgs {
+            flags: 0,
+            cgroup: cgroup.map(AsFd::as_fd),
+        };
+        // SAFETY: this process has one thread, which was just counted.
+        unsafe { clone3(args) }
+    };
+    let mut cloned = clone(way_in.clone_into.as_ref());
+    if let (Err(Errno::EBUSY), Some(init)) = (&cloned, elsewhere) {
+        cloned = clone(Some(&Cgroup::cgroup2_of(init)?));
+    }
+    match cloned.called(|| "clone3()".into())? {
+        Cloned::Child => join::run(plan, theirs),
+        Cloned::Parent { pid, pidfd } => Ok(Spawned { pid, pidfd, end }),
+    }
+}
+
 /// Joining a PID namespace works for the next child; returns the way back.
 fn enter_pid_namespace(plan: &mut InitPlan) -> anyhow::Result<Option<OwnedFd>> {
     let Some(joined) = plan.namespaces.joined_pid.take() else {
@@ -106,7 +149,7 @@ fn has_one_thread() -> anyhow::Result<bool> {
 }
 
 fn flag_names(flags: u64) -> String {
-    let flags = i32::try_from(flags).map(nix::sched::CloneFlags::from_bits_truncate);
+    let flags = i32::try_from(flags).map(CloneFlags::from_bits_truncate);
     flags.map_or_else(
         |_| "all".into(),
         |flags| {

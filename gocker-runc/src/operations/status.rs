@@ -21,11 +21,11 @@ pub(crate) fn of(dir: &Path, state: &State) -> anyhow::Result<Status> {
     if !init.is_alive() {
         return Ok(Status::Stopped);
     }
-    if dir.join(start_socket::NAME).exists() {
-        return Ok(Status::Created);
-    }
     if Cgroup::from_record(&state.cgroup).is_frozen()? {
         return Ok(Status::Paused);
+    }
+    if dir.join(start_socket::NAME).exists() {
+        return Ok(Status::Created);
     }
     Ok(Status::Running)
 }

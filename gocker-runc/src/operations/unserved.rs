@@ -34,7 +34,7 @@ fn refuse(fields: &[(&str, bool)]) -> Result<(), FieldError> {
     }
 }
 
-fn check_process(process: &Process) -> Result<(), FieldError> {
+pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
     let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     refuse(&[
         ("process.apparmorProfile", text(process.apparmor_profile())),

@@ -16,6 +16,7 @@ mod filter;
 mod names;
 mod program;
 mod rules;
+mod stored;
 
 #[cfg(test)]
 mod tests;

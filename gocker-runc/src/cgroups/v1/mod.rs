@@ -28,6 +28,7 @@ use nix::sys::signal::Signal;
 use super::detect::{Kind, Layout};
 use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
+use super::sub_paths::SubPaths;
 use super::tree::{self, Found};
 use super::{Error, Hold, Record, WayIn, files, v2};
 
@@ -210,17 +211,21 @@ impl Hierarchies {
             .then_some(dir)
     }
 
-    pub(super) fn way_in(&self) -> Result<WayIn, Error> {
+    pub(super) fn way_in(&self, sub_paths: &SubPaths) -> Result<WayIn, Error> {
+        sub_paths.check_known(|controller| self.dir(controller).is_some())?;
         let mut way_in = WayIn {
             clone_into: None,
             tasks: Vec::new(),
         };
         for member in &self.members {
+            let dir = member
+                .dir
+                .join(sub_paths.for_hierarchy(&member.controllers));
             if member.controllers.is_empty() {
-                way_in.clone_into = Some(v2::open_dir(&member.dir)?);
+                way_in.clone_into = Some(v2::open_dir(&dir)?);
                 continue;
             }
-            let path = member.dir.join("tasks");
+            let path = dir.join("tasks");
             let opened = OpenOptions::new()
                 .write(true)
                 .open(&path)

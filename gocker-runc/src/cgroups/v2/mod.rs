@@ -32,6 +32,7 @@ use nix::unistd::Uid;
 use super::detect::{Kind, Layout};
 use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
+use super::sub_paths::SubPaths;
 use super::tree::{self, Found};
 use super::v1::{pids, rdma};
 use super::{Error, Hold, WayIn, files};
@@ -199,9 +200,9 @@ impl Unified {
         Ok(())
     }
 
-    pub(super) fn way_in(&self) -> Result<WayIn, Error> {
+    pub(super) fn way_in(&self, sub_paths: &SubPaths) -> Result<WayIn, Error> {
         Ok(WayIn {
-            clone_into: Some(open_dir(&self.dir)?),
+            clone_into: Some(open_dir(&self.dir.join(sub_paths.for_all()?))?),
             tasks: Vec::new(),
         })
     }

@@ -1,0 +1,225 @@
+//! `exec ID COMMAND`
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{bail, ensure};
+use oci_spec::runtime::Capability;
+
+use crate::operations::create::Mode;
+use crate::operations::exec::{Request, Source, exec};
+use crate::operations::exec_process::Changes;
+
+/// Arguments of `exec`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The socket that gets the terminal's descriptor
+    #[arg(long, value_name = "SOCKET")]
+    console_socket: Option<PathBuf>,
+    /// The socket that gets the process's pidfd
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// The working directory
+    #[arg(long, value_name = "DIR")]
+    cwd: Option<String>,
+    /// A variable for the environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    tty: bool,
+    /// The user and group, as numbers
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// A further group
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<String>,
+    /// Take the process from this file; no command is given then
+    #[arg(short, long, value_name = "FILE")]
+    process: Option<PathBuf>,
+    /// Leave once the process runs
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    detach: bool,
+    /// The file that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// The SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// The AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Let execve(2) grant nothing
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    no_new_privs: Option<bool>,
+    /// A further capability
+    #[arg(short, long, value_name = "CAP")]
+    cap: Vec<String>,
+    /// Pass this many descriptors from 3 on to the process
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// A cgroup beneath the container's, for all controllers or for some
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
+    /// Do it in a paused container, too
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
+    ignore_paused: bool,
+    /// The container's id and, without --process, the command
+    #[arg(
+        value_names = ["ID", "COMMAND"],
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) id_and_command: Vec<String>,
+}
+
+impl Args {
+    /// The container's id.
+    pub(crate) fn id(&self) -> &str {
+        self.id_and_command.first().map_or("", String::as_str)
+    }
+
+    /// What follows the id, and a `--` after it.
+    fn command(&self) -> &[String] {
+        match self.id_and_command.get(1..).unwrap_or_default() {
+            [dashes, command @ ..] if dashes == "--" => command,
+            command => command,
+        }
+    }
+}
+
+/// Runs the process; in the foreground the exit status is the process's.
+///
+/// # Errors
+/// A flag's value, and the operation's.
+pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    // The first word that is no known flag is the id.
+    ensure!(!args.id().starts_with('-'), "unknown flag {:?}", args.id());
+    let source = match &args.process {
+        Some(file) => {
+            ensure!(
+                args.command().is_empty(),
+                "a command and --process are two ways to say the same: give one"
+            );
+            Source::File(file)
+        }
+        None => {
+            ensure!(
+                !args.command().is_empty(),
+                "no command is given: add it after the id, or give --process"
+            );
+            Source::Flags(changes(args)?)
+        }
+    };
+    let request = Request {
+        root,
+        id: args.id(),
+        source,
+        terminal: args.tty,
+        mode: if args.detach {
+            Mode::Detached
+        } else {
+            Mode::Foreground
+        },
+        console_socket: args.console_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+        sub_cgroups: &args.cgroup,
+        preserve_fds: args.preserve_fds,
+        ignore_paused: args.ignore_paused,
+    };
+    exec(&request).map(ExitCode::from)
+}
+
+fn changes(args: &Args) -> anyhow::Result<Changes> {
+    let gids = args.additional_gids.iter();
+    let capabilities = args.cap.iter();
+    Ok(Changes {
+        args: args.command().to_vec(),
+        env: args.env.clone(),
+        cwd: args.cwd.clone().filter(|cwd| !cwd.is_empty()),
+        user: args.user.as_deref().map(parse_user).transpose()?,
+        additional_gids: gids
+            .map(|gid| parse_id("--additional-gids", gid))
+            .collect::<anyhow::Result<_>>()?,
+        capabilities: capabilities
+            .map(|name| parse_capability(name))
+            .collect::<anyhow::Result<_>>()?,
+        no_new_privileges: args.no_new_privs,
+        terminal: args.tty,
+        apparmor_profile: args.apparmor.clone(),
+        selinux_label: args.process_label.clone(),
+    })
+}
+
+fn parse_user(text: &str) -> anyhow::Result<(u32, Option<u32>)> {
+    Ok(match text.split_once(':') {
+        Some((uid, gid)) => (parse_id("--user", uid)?, Some(parse_id("--user", gid)?)),
+        None => (parse_id("--user", text)?, None),
+    })
+}
+
+/// Digits and nothing else: half a number is none, and names are the engine's to look up.
+fn parse_id(flag: &str, text: &str) -> anyhow::Result<u32> {
+    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // The largest is (uid_t)-1, which the kernel takes for "unchanged".
+    match text.parse::<u32>() {
+        Ok(id) if is_digits && id != u32::MAX => Ok(id),
+        _ => bail!("{flag} {text:?} is not a number from 0 to {}", u32::MAX - 1),
+    }
+}
+
+fn parse_capability(name: &str) -> anyhow::Result<Capability> {
+    let known = name.strip_prefix("CAP_").map(Capability::from_str);
+    match known {
+        Some(Ok(capability)) => Ok(capability),
+        _ => bail!("--cap {name:?}: unknown capability"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users() {
+        let cases = [
+            ("0", (0, None)),
+            ("1000:5", (1000, Some(5))),
+            ("4294967294:0", (4_294_967_294, Some(0))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_user(text).expect(text), expected);
+        }
+        for bad in [
+            "",
+            ":",
+            "1:",
+            ":1",
+            "5x",
+            "+5",
+            "-1",
+            " 5",
+            "4294967295",
+            "4294967296",
+            "1:2:3",
+            "root",
+        ] {
+            assert!(parse_user(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities() {
+        assert_eq!(
+            parse_capability("CAP_SYS_ADMIN").expect("is known"),
+            Capability::SysAdmin
+        );
+        for bad in ["SYS_ADMIN", "CAP_NOPE", "cap_kill", ""] {
+            assert!(parse_capability(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! `exec`: a further process in a container.
+//!
+//! No lock is held: the process joins the namespaces of the very init that the pidfd means, and
+//! if that one ends meanwhile the kernel refuses.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use anyhow::{Context, anyhow, bail};
+use bundles::config::parse;
+use bundles::config::process::Process;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::stat::Mode as FileMode;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::create::{Mode, connect_console, send_pidfd, write_pid_file};
+use super::exec_process::{self, Changes};
+use super::run::exit_status;
+use super::spawn::{Spawned, spawn_further};
+use super::undo::Made;
+use super::{State, status};
+use crate::cgroups::Cgroup;
+use crate::cgroups::sub_paths::SubPaths;
+use crate::container::state::Template;
+use crate::container::state_dir;
+use crate::container::status::Status;
+use crate::init::join::JoinPlan;
+use crate::init::plan::ProcessPlan;
+use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
+use crate::process::stdio::{self, Signals};
+use crate::sys::pidfd::pidfd_open;
+use crate::sys::procfs::ProcFd;
+use crate::{logging, rlimits, seccomp};
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    /// `--root`.
+    pub(crate) root: &'a Path,
+    /// The container's id.
+    pub(crate) id: &'a str,
+    /// What to run.
+    pub(crate) source: Source<'a>,
+    /// `--tty` in addition to a process.json's own word.
+    pub(crate) terminal: bool,
+    /// Whether the process is attended to.
+    pub(crate) mode: Mode,
+    /// `--console-socket`.
+    pub(crate) console_socket: Option<&'a Path>,
+    /// `--pidfd-socket`.
+    pub(crate) pidfd_socket: Option<&'a Path>,
+    /// `--pid-file`.
+    pub(crate) pid_file: Option<&'a Path>,
+    /// `--cgroup`.
+    pub(crate) sub_cgroups: &'a [String],
+    /// `--preserve-fds`.
+    pub(crate) preserve_fds: u32,
+    /// `--ignore-paused`.
+    pub(crate) ignore_paused: bool,
+}
+
+/// Where the process is described.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// `--process`.
+    File(&'a Path),
+    /// The other flags.
+    Flags(Changes),
+}
+
+/// Runs a process in a container. Returns the exit status to pass on: the process's own in the
+/// foreground, 0 when detached.
+///
+/// # Errors
+/// The container's status; the field, step or call that failed, and then there is no process.
+pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
+    let dir = state_dir::existing(request.root, request.id)?;
+    let state: State = state_dir::read_state(&dir)?
+        .context("container does not exist: its creation was cut short")?;
+    let init = living_init(&dir, &state, request.ignore_paused)?;
+    let process = process(request, &state.template)?;
+    let console = connect_console(process.terminal, request.console_socket, request.mode)?;
+    let sub_paths = SubPaths::parse(request.sub_cgroups)?;
+    let way_in = Cgroup::from_record(&state.cgroup)
+        .way_in_beneath(&sub_paths)
+        .context("open the cgroup")?;
+    let plan = plan(request, &dir, &state, &process, &init)?;
+    let signals = match request.mode {
+        // Before the clone, so that none is lost.
+        Mode::Foreground => Some(Signals::block().context("signalfd")?),
+        Mode::Create | Mode::Detached => None,
+    };
+    let init_pid = state.init.map(|init| Pid::from_raw(init.pid));
+    let elsewhere = init_pid.filter(|_| !sub_paths.are_given());
+    let joined = flags(&state.template);
+    let ended = |error: anyhow::Error| match has_ended(&init) {
+        true => error.context("the container has stopped meanwhile"),
+        false => error,
+    };
+    let Spawned { pid, pidfd, end } =
+        spawn_further(plan, way_in, joined, elsewhere).map_err(ended)?;
+
+    let mut made = Made::default();
+    let (pid, pidfd) = made.init.insert((pid, pidfd));
+    if let Some(socket) = request.pidfd_socket {
+        send_pidfd(socket, pidfd)?;
+    }
+    let master = converse(&end, *pid, &process, console).map_err(ended)?;
+    drop(end);
+    if let Some(file) = request.pid_file {
+        write_pid_file(file, *pid).with_context(|| format!("write the pid file {file:?}"))?;
+    }
+    let (Some(signals), Some((pid, pidfd))) = (signals, made.init.take()) else {
+        return Ok(0);
+    };
+    stdio::attend(pidfd.as_fd(), master, &signals).context("attend the process")?;
+    Ok(exit_status(waitpid(pid, None).context("waitpid")?))
+}
+
+/// The pidfd of a container's init that can be joined.
+fn living_init(dir: &Path, state: &State, ignore_paused: bool) -> anyhow::Result<OwnedFd> {
+    const STOPPED: &str = "cannot exec in a stopped container";
+    let Some(init) = state.init else {
+        bail!("cannot exec in a container in the creating state");
+    };
+    // First the descriptor, then the look at whose it is.
+    let pidfd = match pidfd_open(Pid::from_raw(init.pid)) {
+        Err(Errno::ESRCH) => bail!(STOPPED),
+        opened => opened.context("pidfd_open")?,
+    };
+    match status::of(dir, state)? {
+        Status::Stopped => bail!(STOPPED),
+        Status::Paused if !ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => Ok(pidfd),
+    }
+}
+
+/// What to run, from the file or the flags and from what the container was made with.
+fn process(request: &Request<'_>, template: &Template) -> anyhow::Result<Process> {
+    let path = match &request.source {
+        Source::Flags(changes) => {
+            return Ok(exec_process::changed(&template.process, changes.clone())?);
+        }
+        Source::File(path) => *path,
+    };
+    let named = || format!("--process {path:?}");
+    let text = fs::read(path).with_context(named)?;
+    let (mut process, warnings) = parse::process(&text).with_context(named)?;
+    for warning in &warnings {
+        logging::warn(&format!("{path:?}: {warning}"));
+    }
+    if request.terminal {
+        process.set_terminal(Some(true));
+    }
+    exec_process::completed(&template.process, process).with_context(named)
+}
+
+fn flags(template: &Template) -> CloneFlags {
+    CloneFlags::from_bits_truncate(template.namespaces)
+}
+
+fn plan(
+    request: &Request<'_>,
+    dir: &Path,
+    state: &State,
+    process: &Process,
+    init: &OwnedFd,
+) -> anyhow::Result<JoinPlan> {
+    let template = &state.template;
+    let filter = if template.seccomp {
+        let bytes = state_dir::read_file(dir, state_dir::SECCOMP_BPF)?;
+        let filter = seccomp::Filter::from_bytes(&bytes);
+        Some(filter.with_context(|| format!("{} is not whole", state_dir::SECCOMP_BPF))?)
+    } else {
+        None
+    };
+    let namespaces = flags(template);
+    let root = if namespaces.contains(CloneFlags::CLONE_NEWNS) {
+        None
+    } else {
+        Some(open_root(state, init)?)
+    };
+    let in_user_namespace = namespaces.contains(CloneFlags::CLONE_NEWUSER);
+    Ok(JoinPlan {
+        id: state.id.clone(),
+        init: init.try_clone().context("dup the pidfd")?,
+        namespaces: namespaces - CloneFlags::CLONE_NEWPID,
+        root,
+        way_in: Vec::new(),
+        keyring: template.keyring,
+        awaits_runtime: process.oom_score_adj.is_some()
+            || (in_user_namespace && !process.rlimits.is_empty()),
+        process: ProcessPlan::new(process, filter, request.preserve_fds)?,
+    })
+}
+
+/// The root directory of a container without a mount namespace.
+fn open_root(state: &State, init: &OwnedFd) -> anyhow::Result<OwnedFd> {
+    let pid = state.init.map_or(0, |init| init.pid);
+    let path = format!("/proc/{pid}/root");
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open(path.as_str(), flags, FileMode::empty())
+        .with_context(|| format!("open({path:?})"))?;
+    // It is the container's only if the id has not changed hands since.
+    if has_ended(init) {
+        bail!("cannot exec in a stopped container");
+    }
+    Ok(root)
+}
+
+/// Whether the process that `pidfd` means has ended.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut ended, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+/// Talks with the process until its program runs. Returns the terminal's master, if it is ours.
+fn converse(
+    end: &RuntimeEnd,
+    pid: Pid,
+    process: &Process,
+    console: Option<UnixStream>,
+) -> anyhow::Result<Option<OwnedFd>> {
+    let mut kept = None;
+    loop {
+        match end.receive()? {
+            Some(FromInit::Console { name, master }) => match &console {
+                Some(socket) => stdio::send_console(socket, &name, &master)
+                    .context("send the terminal to the console socket")?,
+                None => kept = Some(master),
+            },
+            Some(FromInit::Prepared) => {
+                set_from_outside(pid, process)?;
+                end.send(ToInit::Start)?;
+            }
+            Some(FromInit::Failed(why)) => return Err(anyhow!(why)),
+            Some(FromInit::RootReady | FromInit::Cloned { .. }) => {
+                bail!("the process said what only init says")
+            }
+            // The end of the conversation: execve(2) has closed the other side.
+            None => return Ok(kept),
+        }
+    }
+}
+
+/// Sets what the runtime's own capabilities count for, and not those in a user namespace.
+fn set_from_outside(pid: Pid, process: &Process) -> anyhow::Result<()> {
+    rlimits::set(pid, &process.rlimits)?;
+    if let Some(score) = process.oom_score_adj {
+        ProcFd::host()?
+            .write(
+                &format!("{pid}/oom_score_adj"),
+                score.to_string().as_bytes(),
+            )
+            .context("process.oomScoreAdj")?;
+    }
+    Ok(())
+}
