@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{create, delete, exec, features, kill, list, run, spec, start, state};
+use crate::commands::{
+    create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
+};
 use crate::logging::Format;
 
 /// What `--version` prints after the program's name.
@@ -92,6 +94,12 @@ pub(crate) enum Command {
     Kill(kill::Args),
     /// List the containers
     List(list::Args),
+    /// Stop all processes of a container
+    Pause(pause::Args),
+    /// Print the processes of a container
+    Ps(ps::Args),
+    /// Let a paused container go on
+    Resume(resume::Args),
     /// Make a container and start it
     Run(run::Args),
     /// Write a config.json to begin with
@@ -163,6 +171,8 @@ const FLAGS_WITH_VALUES: &[&str] = &[
     "cwd",
     "e",
     "env",
+    "f",
+    "format",
     "g",
     "log",
     "log-format",
@@ -179,7 +189,7 @@ const FLAGS_WITH_VALUES: &[&str] = &[
 ];
 
 /// Subcommands in which what follows the container's id is somebody else's.
-const ENDING_AT_THE_ID: &[&str] = &["exec"];
+const ENDING_AT_THE_ID: &[&str] = &["exec", "ps"];
 
 /// Turns `-no-pivot` into `--no-pivot`, up to a `--` or, in some commands, up to the id.
 pub(crate) fn normalize(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -297,6 +307,10 @@ mod tests {
             (
                 &["exec", "-eA=1", "-cwd", "/", "web", "-tty"],
                 &["exec", "-eA=1", "--cwd", "/", "web", "-tty"],
+            ),
+            (
+                &["ps", "-f", "json", "web", "-format"],
+                &["ps", "-f", "json", "web", "-format"],
             ),
             (&["kill", "web", "-all"], &["kill", "web", "--all"]),
             (&["run", "--", "-log"], &["run", "--", "-log"]),

@@ -279,7 +279,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// No freezer, or not all stood still in time; then they run again.
-    #[allow(dead_code, reason = "for `pause`")]
     pub(crate) fn freeze(&self) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => v1::freezer::freeze(hierarchies.freezer_dir()?),

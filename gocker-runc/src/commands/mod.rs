@@ -6,7 +6,10 @@ pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod list;
+pub(crate) mod pause;
 mod preserved;
+pub(crate) mod ps;
+pub(crate) mod resume;
 pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
@@ -42,6 +45,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Features(args) => features::run(args).context("features"),
         Command::Kill(args) => kill::run(&root, args).context(named("kill", &args.id)),
         Command::List(args) => list::run(&root, args).context("list"),
+        Command::Pause(args) => pause::run(&root, args).context(named("pause", &args.id)),
+        Command::Ps(args) => ps::run(&root, args).context(named("ps", args.id())),
+        Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
         Command::Run(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| run::run(&root, args))
             .context(named("run", &args.id)),

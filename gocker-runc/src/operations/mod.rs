@@ -7,6 +7,8 @@ pub(crate) mod exec_process;
 pub(crate) mod features;
 pub(crate) mod kill;
 pub(crate) mod list;
+pub(crate) mod pause;
+pub(crate) mod ps;
 pub(crate) mod run;
 mod spawn;
 pub(crate) mod start;

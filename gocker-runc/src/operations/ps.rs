@@ -1,0 +1,87 @@
+//! `ps`: the processes of a container, by their ids on the host.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use nix::unistd::Pid;
+
+use super::State;
+use crate::cgroups::Cgroup;
+use crate::container::state_dir;
+
+/// The processes in the container's cgroup; none when it has stopped.
+///
+/// # Errors
+/// There is no such container, or its cgroup cannot be read.
+pub(crate) fn processes(root: &Path, id: &str) -> anyhow::Result<Vec<Pid>> {
+    let dir = state_dir::existing(root, id)?;
+    let state: State = state_dir::read_state(&dir)?
+        .context("container does not exist: its creation was cut short")?;
+    Ok(Cgroup::from_record(&state.cgroup).processes()?)
+}
+
+/// What ps(1) prints with `options`, the lines of other processes left out.
+///
+/// # Errors
+/// ps(1) cannot be run or refuses `options`, or prints no PID column.
+pub(crate) fn table(processes: &[Pid], options: &[String]) -> anyhow::Result<String> {
+    let usual = ["-ef".to_owned()];
+    let options = if options.is_empty() {
+        &usual[..]
+    } else {
+        options
+    };
+    let output = match Command::new("ps").args(options).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            bail!("ps(1) is not in $PATH; --format json does without it")
+        }
+        output => output.context("run ps(1)")?,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or_default();
+        bail!("ps {}: {}: {said}", options.join(" "), output.status);
+    }
+    filter(&String::from_utf8_lossy(&output.stdout), processes)
+}
+
+/// The heading, and the lines whose PID column names one of `processes`.
+fn filter(text: &str, processes: &[Pid]) -> anyhow::Result<String> {
+    let heading = text.lines().next().unwrap_or_default();
+    let column = heading.split_whitespace().position(|word| word == "PID");
+    let column = column.context("couldn't find PID field in ps output")?;
+    let mut found = format!("{heading}\n");
+    for line in text.lines().skip(1) {
+        let Some(word) = line.split_whitespace().nth(column) else {
+            continue;
+        };
+        let pid: i32 = word
+            .parse()
+            .with_context(|| format!("unexpected pid {word:?} in ps output"))?;
+        if processes.contains(&Pid::from_raw(pid)) {
+            found.push_str(line);
+            found.push('\n');
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_containers_lines_stay() {
+        let pids = [Pid::from_raw(12), Pid::from_raw(7)];
+        let text = "UID   PID CMD\nroot    1 init\nroot   12 sleep 7\nroot  112 x\n\n";
+        assert_eq!(
+            filter(text, &pids).expect("has a column"),
+            "UID   PID CMD\nroot   12 sleep 7\n"
+        );
+        for bad in ["", "UID CMD\nroot x\n", "PID CMD\nx y\n"] {
+            assert!(filter(bad, &pids).is_err(), "{bad:?}");
+        }
+    }
+}
