@@ -335,6 +335,13 @@ fn an_unreadable_state_is_told_and_can_be_deleted_by_force() {
 }
 
 /// Whether a process has not been waited for.
+/// A zombie has ended, though nobody has asked how.
 pub(super) fn alive(pid: i32) -> bool {
-    kill(Pid::from_raw(pid), None).is_ok()
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.starts_with(" Z"))
+    })
 }
