@@ -334,8 +334,7 @@ fn an_unreadable_state_is_told_and_can_be_deleted_by_force() {
     assert_eq!(container.status(), "created");
 }
 
-/// Whether a process has not been waited for.
-/// A zombie has ended, though nobody has asked how.
+/// Whether the process runs: a zombie has ended, though nobody has asked how.
 pub(super) fn alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| {
