@@ -15,7 +15,7 @@ use libseccomp::{
 };
 use oci_spec::runtime::Arch;
 
-use super::super::arch::{Abi, NATIVE};
+use super::super::arch::{Abi, NATIVE, multiplexed};
 use super::super::{compile, names};
 use super::machine::{Call, run};
 use super::oracle::Oracle;
@@ -136,7 +136,7 @@ fn comparable(oracle: &Oracle<'_>, call: &Call) -> bool {
 enum Shape {
     /// One rule for each call, with conditions of every kind.
     OneRule,
-    /// Several rules for a call, each an equality.
+    /// Several rules for a call, each one equality.
     Equalities,
     /// All.
     Any,
@@ -158,6 +158,8 @@ fn shape(profile: &mut Seccomp, shape: Shape) {
                 });
             }
             Shape::Equalities => {
+                // Through socketcall and ipc they would have a second condition.
+                entry.names.retain(|name| multiplexed(name).is_none());
                 for conditions in &mut entry.alternatives {
                     conditions.truncate(1);
                     for condition in conditions {
@@ -253,7 +255,8 @@ fn libseccomp_decides_alike_for_several_equalities() {
 /// no rule says. Ours is held against the profile itself elsewhere; this counts how often.
 #[test]
 fn libseccomp_mostly_decides_alike_for_any_rules() {
-    let tally = compare_random(0xbeef, profiles(), Actions::One, Shape::Any);
+    // Few: for some of these libseccomp does not end.
+    let tally = compare_random(0xbeef, 300, Actions::One, Shape::Any);
     println!("{tally:?}");
     assert_eq!(tally.only_we_refuse, 0, "{tally:?}");
     assert!(tally.differing_calls * 50 < tally.compared, "{tally:?}");
