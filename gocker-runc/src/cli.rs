@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
+    create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state, update,
 };
 use crate::logging::Format;
 
@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Start(start::Args),
     /// Print a container's state, as JSON
     State(state::Args),
+    /// Change the limits of a container
+    Update(update::Args),
 }
 
 impl Command {
@@ -126,10 +128,20 @@ const LONG_FLAGS: &[&str] = &[
     "additional-gids",
     "all",
     "apparmor",
+    "blkio-weight",
     "bundle",
     "cap",
     "cgroup",
     "console-socket",
+    "cpu-burst",
+    "cpu-idle",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cpu-share",
+    "cpuset-cpus",
+    "cpuset-mems",
     "cwd",
     "debug",
     "detach",
@@ -139,18 +151,25 @@ const LONG_FLAGS: &[&str] = &[
     "help",
     "ignore-paused",
     "keep",
+    "l3-cache-schema",
     "log",
     "log-format",
+    "mem-bw-schema",
+    "memory",
+    "memory-reservation",
+    "memory-swap",
     "no-new-keyring",
     "no-new-privs",
     "no-pivot",
     "no-subreaper",
     "pid-file",
     "pidfd-socket",
+    "pids-limit",
     "preserve-fds",
     "process",
     "process-label",
     "quiet",
+    "resources",
     "root",
     "rootless",
     "systemd-cgroup",

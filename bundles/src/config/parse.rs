@@ -1,6 +1,6 @@
 //! Text to [`Spec`], with the field's name where the text is wrong.
 
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capability, LinuxResources, Process, Spec};
 use serde_json::{Value, json};
 
 /// Why a text is not a configuration.
@@ -55,6 +55,23 @@ pub fn process(text: &[u8]) -> Result<(Process, Vec<String>), Error> {
             problem: "is missing".into(),
         }),
     }
+}
+
+/// Reads `text`, the `linux.resources` object alone, as `update` is given it.
+///
+/// # Errors
+/// [`Error::Field`] names the first field that is wrong, from `linux` on.
+pub fn resources(text: &[u8]) -> Result<LinuxResources, Error> {
+    if let Ok(resources) = serde_json::from_slice(text) {
+        return Ok(resources);
+    }
+    let (spec, _) = patiently(json!({ "linux": { "resources": value(text)? } }))?;
+    let linux = spec.linux().as_ref();
+    let resources = linux.and_then(|linux| linux.resources().clone());
+    resources.ok_or_else(|| Error::Field {
+        field: "linux.resources".into(),
+        problem: "is missing".into(),
+    })
 }
 
 fn value(text: &[u8]) -> Result<Value, Error> {
@@ -136,6 +153,22 @@ mod tests {
         let cases = [
             (r#"{"cwd":"/","user":{"uid":"0"}}"#, "process.user.uid: "),
             ("null", "process: is missing"),
+            ("", "EOF"),
+        ];
+        for (text, expected) in cases {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn resources_alone() {
+        let read = |text: &str| resources(text.as_bytes()).map_err(|error| error.to_string());
+        let limits = read(r#"{"pids":{"limit":5}}"#).expect("read");
+        assert_eq!(limits.pids().as_ref().map(|pids| pids.limit()), Some(5));
+        let cases = [
+            (r#"{"cpu":{"quota":"x"}}"#, "linux.resources.cpu.quota: "),
+            ("null", "linux.resources: is missing"),
             ("", "EOF"),
         ];
         for (text, expected) in cases {

@@ -24,3 +24,4 @@ mod run;
 mod seccomp;
 mod security;
 mod unserved;
+mod update;

@@ -178,7 +178,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// A field that this machine cannot serve; the field, the file and the kernel's answer.
-    #[allow(dead_code, reason = "for `update`")]
     pub(crate) fn update(&self, resources: &Resources) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => {

@@ -14,6 +14,7 @@ pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+pub(crate) mod update;
 
 use std::ffi::CString;
 use std::io::{self, Write};
@@ -54,6 +55,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Spec(args) => spec::run(args).context("spec"),
         Command::Start(args) => start::run(&root, args).context(named("start", &args.id)),
         Command::State(args) => state::run(&root, args).context(named("state", &args.id)),
+        Command::Update(args) => update::run(&root, args).context(named("update", &args.id)),
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod start;
 pub(crate) mod status;
 mod undo;
 mod unserved;
+pub(crate) mod update;
 
 use crate::cgroups::Record;
 

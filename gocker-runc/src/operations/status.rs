@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::path::Path;
 
+use anyhow::Context;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::State;
 use crate::cgroups::Cgroup;
+use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
 use crate::process::start_socket;
 
@@ -39,6 +41,19 @@ pub(crate) fn seen_from_outside(dir: &Path, state: &State) -> anyhow::Result<Sta
         Status::Creating if !is_locked(dir) => Ok(Status::Stopped),
         status => Ok(status),
     }
+}
+
+/// Container `id`, which nobody changes for as long as the lock is held, and its status.
+///
+/// # Errors
+/// There is none, or its files cannot be read.
+pub(super) fn locked(root: &Path, id: &str) -> anyhow::Result<(StateDir, State, Status)> {
+    let dir = StateDir::open(root, id)?;
+    let state: State = dir
+        .read_state()?
+        .context("container does not exist: its creation was cut short")?;
+    let status = of(&dir.file(""), &state)?;
+    Ok((dir, state, status))
 }
 
 fn is_locked(dir: &Path) -> bool {
