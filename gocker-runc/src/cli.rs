@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    create, delete, exec, features, kill, list, pause, ps, resume, run, spec, start, state, update,
+    create, delete, events, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
+    update,
 };
 use crate::logging::Format;
 
@@ -86,6 +87,8 @@ pub(crate) enum Command {
     Create(create::Args),
     /// Delete a container
     Delete(delete::Args),
+    /// Print what a container uses, and when it runs out of memory
+    Events(events::Args),
     /// Run a further process in a container
     Exec(exec::Args),
     /// Print what this runtime serves, as JSON
@@ -150,6 +153,7 @@ const LONG_FLAGS: &[&str] = &[
     "format",
     "help",
     "ignore-paused",
+    "interval",
     "keep",
     "l3-cache-schema",
     "log",
@@ -172,6 +176,7 @@ const LONG_FLAGS: &[&str] = &[
     "resources",
     "root",
     "rootless",
+    "stats",
     "systemd-cgroup",
     "tty",
     "user",

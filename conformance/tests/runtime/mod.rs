@@ -6,6 +6,7 @@ mod cli;
 mod console;
 mod crash;
 mod devices;
+mod events;
 mod exec;
 mod exec_join;
 mod exec_terminal;

@@ -19,6 +19,7 @@ pub(crate) mod device_rules;
 mod error;
 mod files;
 pub(crate) mod mounts;
+pub(crate) mod oom;
 mod path;
 mod refusals;
 pub(crate) mod stats;
@@ -39,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use detect::{Kind, Layout};
 pub(crate) use error::Error;
 use mounts::{CgroupMounts, View};
+use oom::OomWatch;
 use stats::Stats;
 use sub_paths::SubPaths;
 
@@ -310,15 +312,15 @@ impl Cgroup {
         }
     }
 
-    /// How often the kernel killed a process of the container for want of memory.
+    /// Begins to watch for processes that the kernel kills for want of memory; None where
+    /// nobody counts them.
     ///
     /// # Errors
     /// The kernel's answer.
-    #[allow(dead_code, reason = "for `events`")]
-    pub(crate) fn oom_kill_count(&self) -> Result<u64, Error> {
+    pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>, Error> {
         match self {
-            Self::V1(hierarchies) => v1::memory::oom_kill_count(hierarchies),
-            Self::V2(unified) => v2::memory::oom_kill_count(unified.dir()),
+            Self::V1(hierarchies) => hierarchies.dir("memory").map(OomWatch::on_v1).transpose(),
+            Self::V2(unified) => OomWatch::on_v2(unified.dir()),
         }
     }
 
@@ -326,7 +328,6 @@ impl Cgroup {
     ///
     /// # Errors
     /// The kernel's answer.
-    #[allow(dead_code, reason = "for `events`")]
     pub(crate) fn stats(&self) -> Result<Stats, Error> {
         match self {
             Self::V1(hierarchies) => stats::read_v1(hierarchies),

@@ -17,10 +17,14 @@ pub(crate) struct Stats {
     pub(crate) cpu: CpuStats,
     /// Memory.
     pub(crate) memory: MemoryStats,
+    /// Where it may run; v1 only.
+    pub(crate) cpuset: CpusetStats,
     /// Tasks.
     pub(crate) pids: PidsStats,
     /// Block devices: lines of counters, one for each device and operation.
     pub(crate) io: Vec<IoCounter>,
+    /// v2: who waited for block devices.
+    pub(crate) io_pressure: Option<Pressure>,
     /// Huge pages, by page size.
     pub(crate) hugepages: BTreeMap<String, HugepageStats>,
 }
@@ -36,6 +40,10 @@ pub(crate) struct CpuStats {
     pub(crate) system_ns: Option<u64>,
     /// On each processor, nanoseconds; v1 only.
     pub(crate) per_cpu_ns: Vec<u64>,
+    /// The part of it in programs.
+    pub(crate) per_cpu_user_ns: Vec<u64>,
+    /// The part of it in the kernel.
+    pub(crate) per_cpu_system_ns: Vec<u64>,
     /// Periods of the quota so far.
     pub(crate) periods: Option<u64>,
     /// Periods in which the quota was used up.
@@ -44,6 +52,17 @@ pub(crate) struct CpuStats {
     pub(crate) throttled_ns: Option<u64>,
     /// v2: who waited for the processor.
     pub(crate) pressure: Option<Pressure>,
+}
+
+/// The processors and memory nodes, and the switches beside them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpusetStats {
+    /// A list such as `0-3,7`.
+    pub(crate) cpus: String,
+    /// The same of memory nodes.
+    pub(crate) mems: String,
+    /// The other files of the controller that hold a number, by name.
+    pub(crate) switches: BTreeMap<&'static str, i64>,
 }
 
 /// Memory in use against its limits.
@@ -146,11 +165,17 @@ pub(super) fn read_v1(hierarchies: &Hierarchies) -> Result<Stats, Error> {
         stats.cpu.usage_ns = number(dir, "cpuacct.usage")?;
         stats.cpu.user_ns = number(dir, "cpuacct.usage_user")?;
         stats.cpu.system_ns = number(dir, "cpuacct.usage_sys")?;
-        stats.cpu.per_cpu_ns = optional(dir, "cpuacct.usage_percpu")?
-            .unwrap_or_default()
-            .split_whitespace()
-            .filter_map(|word| word.parse().ok())
-            .collect();
+        let per_cpu = |file: &str| -> Result<Vec<u64>, Error> {
+            let text = optional(dir, file)?.unwrap_or_default();
+            let words = text.split_whitespace();
+            Ok(words.filter_map(|word| word.parse().ok()).collect())
+        };
+        stats.cpu.per_cpu_ns = per_cpu("cpuacct.usage_percpu")?;
+        stats.cpu.per_cpu_user_ns = per_cpu("cpuacct.usage_percpu_user")?;
+        stats.cpu.per_cpu_system_ns = per_cpu("cpuacct.usage_percpu_sys")?;
+    }
+    if let Some(dir) = hierarchies.dir("cpuset") {
+        stats.cpuset = super::v1::cpuset::stats(dir)?;
     }
     if let Some(dir) = hierarchies.dir("memory") {
         stats.memory = MemoryStats {
@@ -170,6 +195,8 @@ pub(super) fn read_v1(hierarchies: &Hierarchies) -> Result<Stats, Error> {
     }
     if let Some(dir) = hierarchies.dir("hugetlb") {
         stats.hugepages = hugepages(dir, "usage_in_bytes")?;
+    } else if let Some(dir) = hierarchies.hugetlb_in_cgroup2() {
+        stats.hugepages = hugepages(dir, "current")?;
     }
     Ok(stats)
 }
@@ -183,6 +210,8 @@ pub(super) fn read_v2(dir: &Path) -> Result<Stats, Error> {
             user_ns: us("user_usec"),
             system_ns: us("system_usec"),
             per_cpu_ns: Vec::new(),
+            per_cpu_user_ns: Vec::new(),
+            per_cpu_system_ns: Vec::new(),
             periods: cpu.get("nr_periods").copied(),
             throttled_periods: cpu.get("nr_throttled").copied(),
             throttled_ns: us("throttled_usec"),
@@ -195,7 +224,9 @@ pub(super) fn read_v2(dir: &Path) -> Result<Stats, Error> {
             pressure: pressure(dir, "memory.pressure")?,
             ..MemoryStats::default()
         },
+        cpuset: CpusetStats::default(),
         pids: pids(dir)?,
+        io_pressure: pressure(dir, "io.pressure")?,
         io: optional(dir, "io.stat")?
             .map(|text| parse_io_v2(&text))
             .unwrap_or_default(),
@@ -366,7 +397,7 @@ fn number(dir: &Path, file: &str) -> Result<Option<u64>, Error> {
     Ok(optional(dir, file)?.and_then(|text| text.trim().parse().ok()))
 }
 
-fn optional(dir: &Path, file: &str) -> Result<Option<String>, Error> {
+pub(super) fn optional(dir: &Path, file: &str) -> Result<Option<String>, Error> {
     let path = dir.join(file);
     match files::read(&path) {
         Ok(text) => Ok(Some(text)),

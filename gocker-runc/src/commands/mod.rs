@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod features;
 pub(crate) mod kill;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             .and_then(|()| create::run(&root, args))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
+        Command::Events(args) => events::run(&root, args).context(named("events", &args.id)),
         Command::Exec(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| exec::run(&root, args))
             .context(named("exec", args.id())),

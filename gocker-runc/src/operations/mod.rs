@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod exec_process;
 pub(crate) mod features;
@@ -12,6 +13,7 @@ pub(crate) mod ps;
 pub(crate) mod run;
 mod spawn;
 pub(crate) mod start;
+mod stats_report;
 pub(crate) mod status;
 mod undo;
 mod unserved;

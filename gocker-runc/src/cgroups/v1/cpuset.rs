@@ -4,11 +4,13 @@
 //!
 //! See <https://docs.kernel.org/admin-guide/cgroup-v1/cpusets.html>.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bundles::config::linux::resources::Cpu;
 
 use crate::cgroups::files::{self, read_in, set};
+use crate::cgroups::stats::{CpusetStats, optional};
 use crate::cgroups::{Error, tree};
 
 const CPUS: &str = "cpuset.cpus";
@@ -40,6 +42,35 @@ pub(super) fn fill_empty(dir: &Path) -> Result<(), Error> {
         inherited(dir, file)?;
     }
     Ok(())
+}
+
+/// What the files of the controller say.
+pub(in crate::cgroups) fn stats(dir: &Path) -> Result<CpusetStats, Error> {
+    let list = |file: &str| -> Result<String, Error> {
+        let text = optional(dir, file)?.unwrap_or_default();
+        Ok(text.trim_end().to_owned())
+    };
+    let mut switches = BTreeMap::new();
+    for name in [
+        "cpu_exclusive",
+        "mem_hardwall",
+        "mem_exclusive",
+        "memory_migrate",
+        "memory_spread_page",
+        "memory_spread_slab",
+        "memory_pressure",
+        "sched_load_balance",
+        "sched_relax_domain_level",
+    ] {
+        let text = optional(dir, &format!("cpuset.{name}"))?;
+        let number = text.and_then(|text| text.trim().parse().ok());
+        switches.extend(number.map(|number| (name, number)));
+    }
+    Ok(CpusetStats {
+        cpus: list(CPUS)?,
+        mems: list(MEMS)?,
+        switches,
+    })
 }
 
 fn copy_from_parent(dir: &Path, file: &str) -> Result<String, Error> {

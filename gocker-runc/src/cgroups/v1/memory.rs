@@ -7,9 +7,9 @@ use std::path::Path;
 use bundles::config::linux::resources::memory::Hierarchy;
 use bundles::config::linux::resources::{Limit, Memory};
 
-use super::{Hierarchies, limit};
+use super::limit;
 use crate::cgroups::Error;
-use crate::cgroups::files::{Setting, read_key, set_in_workable_order};
+use crate::cgroups::files::{Setting, set_in_workable_order};
 
 const MEMSW: &str = "memory.memsw.limit_in_bytes";
 
@@ -29,14 +29,6 @@ pub(super) fn set(dir: &Path, memory: &Memory) -> Result<(), Error> {
     other_settings(memory)
         .iter()
         .try_for_each(|setting| setting.write(dir))
-}
-
-/// How often the kernel killed for want of memory; 0 where nobody counts.
-pub(in crate::cgroups) fn oom_kill_count(hierarchies: &Hierarchies) -> Result<u64, Error> {
-    match hierarchies.dir("memory") {
-        Some(dir) => Ok(read_key(dir, "memory.oom_control", "oom_kill")?.unwrap_or(0)),
-        None => Ok(0),
-    }
 }
 
 fn hierarchy_setting(memory: &Memory) -> Option<Setting> {

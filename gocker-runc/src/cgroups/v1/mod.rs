@@ -8,7 +8,7 @@
 //! ```
 
 mod cpu;
-mod cpuset;
+pub(super) mod cpuset;
 mod devices;
 pub(super) mod freezer;
 pub(super) mod hugetlb;
@@ -191,7 +191,7 @@ impl Hierarchies {
 
     /// The container's directory in the cgroup2 hierarchy of a hybrid machine, where that
     /// holds the hugetlb controller.
-    fn hugetlb_in_cgroup2(&self) -> Option<&Path> {
+    pub(super) fn hugetlb_in_cgroup2(&self) -> Option<&Path> {
         let dir = &self
             .members
             .iter()
