@@ -303,6 +303,32 @@ fn a_bad_process_file_is_an_error_that_names_the_field() {
     }
 }
 
+#[test]
+fn flags_that_a_process_file_would_overrule_are_refused() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let file = bundle.scratch().join("process.json");
+    let process = json!({"args": ["true"], "cwd": "/", "user": {}, "env": ["PATH=/bin"]});
+    fs::write(&file, process.to_string()).expect("write");
+    let file = file.to_str().expect("a path");
+    exec(&container, &["--process", file], &[]).success();
+    for flag in [
+        &["--user", "5"][..],
+        &["--cwd", "/tmp"],
+        &["--env", "A=1"],
+        &["--cap", "CAP_KILL"],
+        &["--no-new-privs"],
+        &["--additional-gids", "5"],
+    ] {
+        let options = [&["--process", file], flag].concat();
+        let output = exec(&container, &options, &[]);
+        assert!(output.one_line_failure().contains(flag[0]), "{output}");
+    }
+    exec(&container, &["--process", file], &["true"]).one_line_failure();
+}
+
 /// The bundle may have changed since `create`.
 #[test]
 fn exec_takes_its_defaults_from_create() {

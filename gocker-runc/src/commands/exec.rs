@@ -82,6 +82,24 @@ impl Args {
         self.id_and_command.first().map_or("", String::as_str)
     }
 
+    /// A flag that describes the process, and would go unheard beside `--process`.
+    fn describing_flag(&self) -> Option<&'static str> {
+        let given = [
+            ("--cwd", self.cwd.is_some()),
+            ("--env", !self.env.is_empty()),
+            ("--user", self.user.is_some()),
+            ("--additional-gids", !self.additional_gids.is_empty()),
+            ("--process-label", self.process_label.is_some()),
+            ("--apparmor", self.apparmor.is_some()),
+            ("--no-new-privs", self.no_new_privs.is_some()),
+            ("--cap", !self.cap.is_empty()),
+        ];
+        given
+            .iter()
+            .find(|(_, given)| *given)
+            .map(|(flag, _)| *flag)
+    }
+
     /// What follows the id, and a `--` after it.
     fn command(&self) -> &[String] {
         match self.id_and_command.get(1..).unwrap_or_default() {
@@ -104,6 +122,9 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 args.command().is_empty(),
                 "a command and --process are two ways to say the same: give one"
             );
+            if let Some(flag) = args.describing_flag() {
+                bail!("{flag} says nothing beside --process, whose file has the whole process");
+            }
             Source::File(file)
         }
         None => {

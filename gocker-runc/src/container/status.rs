@@ -1,7 +1,7 @@
 //! Where a container stands in its life.
 //!
 //! ```text
-//! creating -> created -> running <-> paused
+//! creating -> created -> running <-> paused     (a created one can be paused, too)
 //!                 \         |
 //!                  `----> stopped
 //! ```

@@ -1,4 +1,6 @@
-//! What the runtime and init say to each other while a container is made.
+//! What the runtime and init say to each other while a container is made. The runtime and a
+//! process of `exec` speak the same way, of which they need `Console`, `Prepared` and `Start`
+//! (the latter two only where the runtime has something to set), and `Failed`.
 //!
 //! ```text
 //! runtime                           init
