@@ -61,6 +61,7 @@ impl Drop for Events {
 #[test]
 fn stats_are_one_event_with_every_section() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has no such command");
     let bundle = TestBundle::shell("echo; exec sleep 1000")
         .set("/linux/resources/pids", json!({"limit": 50}))
         .set("/linux/resources/memory", json!({"limit": 67_108_864}));
@@ -105,6 +106,7 @@ fn stats_are_one_event_with_every_section() {
 #[test]
 fn without_a_limit_the_limit_is_what_runc_prints() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has no such command");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let event = stats(&container);
@@ -118,6 +120,7 @@ fn without_a_limit_the_limit_is_what_runc_prints() {
 #[test]
 fn figures_come_at_each_interval_until_the_container_stops() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has no such command");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let mut events = Events::of(&bundle, &container, "100ms");
@@ -140,6 +143,7 @@ fn figures_come_at_each_interval_until_the_container_stops() {
 #[test]
 fn running_out_of_memory_is_an_event() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has no such command");
     needs!(
         cgroup_directory("memory", "/").is_some(),
         "needs the memory controller"
@@ -190,6 +194,7 @@ fn events_of_a_stopped_or_missing_container_are_an_error() {
 #[test]
 fn an_interval_is_a_duration_above_zero() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it has no such command");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     for interval in ["0s", "5", "-1s", "x"] {

@@ -159,6 +159,7 @@ fn an_unknown_flag_is_an_error() {
 #[test]
 fn flags_change_the_containers_process() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "without --user it is root");
     let bundle = TestBundle::sleeper().set(
         "/process/user",
         json!({"uid": 5, "gid": 6, "additionalGids": [7]}),
@@ -378,6 +379,7 @@ fn a_failed_exec_leaves_no_pid_file() {
 #[test]
 fn a_pid_file_that_cannot_be_written_leaves_no_process() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it leaves the process");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let options = ["--detach", "--pid-file", "/no/such/directory/pid"];

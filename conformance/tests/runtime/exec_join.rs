@@ -71,6 +71,7 @@ fn an_exec_joins_namespaces_that_the_container_joined() {
 #[test]
 fn an_exec_joins_a_user_namespace_as_its_root() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it sets no limits");
     let bundle = TestBundle::sleeper().user_namespace().set(
         "/process/rlimits",
         json!([{"type": "RLIMIT_CORE", "soft": 512, "hard": 1024}]),

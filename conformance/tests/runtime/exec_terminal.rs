@@ -44,6 +44,7 @@ fn the_terminal_of_an_exec_has_the_size_of_the_callers() {
 #[test]
 fn a_console_socket_receives_the_terminal_of_a_detached_exec() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "the terminal stays root's");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let socket = bundle.scratch().join("console");

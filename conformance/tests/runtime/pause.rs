@@ -84,6 +84,7 @@ fn a_created_container_can_be_paused() {
 #[test]
 fn a_paused_container_can_be_killed_and_deleted() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it stays paused");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     call(&container, "pause").success();

@@ -28,6 +28,7 @@ fn wait_for_both(container: &Container<'_>) {
 #[test]
 fn json_is_an_array_of_host_pids() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes no options for ps(1)");
     let bundle = with_two_processes();
     let container = bundle.running();
     wait_for_both(&container);
@@ -40,6 +41,7 @@ fn json_is_an_array_of_host_pids() {
 #[test]
 fn the_table_is_that_of_ps_without_strangers() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes no options for ps(1)");
     let bundle = with_two_processes();
     let container = bundle.running();
     wait_for_both(&container);
@@ -61,6 +63,7 @@ fn the_table_is_that_of_ps_without_strangers() {
 #[test]
 fn what_follows_the_id_goes_to_ps() {
     needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes no options for ps(1)");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let output = ps(&container, &[], &["-e", "-o", "pid,comm"]);

@@ -57,6 +57,7 @@ fn has_controllers() -> bool {
 #[test]
 fn single_flags_change_single_limits() {
     needs!(is_root() && has_controllers(), "needs root and controllers");
+    peer_differs!(Crun, "it takes no units");
     let bundle = TestBundle::sleeper().set("/linux/resources/pids", json!({"limit": 50}));
     let container = bundle.running();
     update(&container, &["--memory", "64m"]).success();
@@ -81,6 +82,7 @@ fn single_flags_change_single_limits() {
 #[test]
 fn minus_one_lifts_limits() {
     needs!(is_root() && has_controllers(), "needs root and controllers");
+    peer_differs!(Crun, "it does not know -1");
     let bundle = TestBundle::sleeper().set("/linux/resources/memory", json!({"limit": 67_108_864}));
     let container = bundle.running();
     let unlimited = |text: &str| text == "max" || text.parse::<u64>().is_ok_and(|n| n > 1 << 62);
@@ -95,6 +97,7 @@ fn minus_one_lifts_limits() {
 #[test]
 fn resources_come_from_a_file_or_stdin() {
     needs!(is_root() && has_controllers(), "needs root and controllers");
+    peer_differs!(Crun, "it writes zeros");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     let resources = json!({"memory": {"limit": 33_554_432, "swap": 0}, "pids": {"limit": 30},
