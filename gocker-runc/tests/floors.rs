@@ -10,8 +10,17 @@ const FLOORS: [&[&str]; 6] = [
     &["init"],
     &["container", "process"],
     &[
-        "capabilities", "cgroups", "console", "errors", "hooks", "logging", "namespaces", "rlimits",
-        "rootfs", "seccomp", "sysctl",
+        "capabilities",
+        "cgroups",
+        "console",
+        "errors",
+        "hooks",
+        "logging",
+        "namespaces",
+        "rlimits",
+        "rootfs",
+        "seccomp",
+        "sysctl",
     ],
     &["sys"],
 ];
@@ -34,9 +43,16 @@ fn check(path: &Path, module: &str, wrong: &mut Vec<String>) {
     let text = fs::read_to_string(path).expect("read");
     // `use crate::{a, b::c}` names modules in braces: split that list, too.
     for part in text.split("crate::").skip(1) {
-        let list = part.strip_prefix('{').and_then(|list| list.split('}').next());
-        for name in list.unwrap_or(part).split(if list.is_some() { ',' } else { '\0' }) {
-            let end = name.trim().find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let list = part
+            .strip_prefix('{')
+            .and_then(|list| list.split('}').next());
+        for name in list
+            .unwrap_or(part)
+            .split(if list.is_some() { ',' } else { '\0' })
+        {
+            let end = name
+                .trim()
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
             let import = &name.trim()[..end.unwrap_or(name.trim().len())];
             let goes_down = import.is_empty() || import == module || floor(import) > floor(module);
             if !goes_down && !SIBLINGS.contains(&(module, import)) {
@@ -51,10 +67,18 @@ fn modules_import_only_from_lower_floors() {
     let mut wrong = Vec::new();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).expect("listed") {
         let path = entry.expect("listed").path();
-        let module = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let module = path
+            .file_stem()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         if module != "main" {
             check(&path, &module, &mut wrong);
         }
     }
-    assert!(wrong.is_empty(), "imports that do not go down:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "imports that do not go down:\n{}",
+        wrong.join("\n")
+    );
 }

@@ -51,10 +51,7 @@ fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
 
 #[test]
 fn a_token_is_fetched_with_the_credentials_of_its_registry() {
-    let (server, store) = (
-        HostileRegistry::honest().unwrap(),
-        made_store(),
-    );
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).success();
@@ -62,10 +59,7 @@ fn a_token_is_fetched_with_the_credentials_of_its_registry() {
 
 #[test]
 fn credentials_of_another_host_are_not_sent() {
-    let (server, store) = (
-        HostileRegistry::honest().unwrap(),
-        made_store(),
-    );
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
     server.ask_for_token(Some(USER));
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, "registry.example", &reference).one_line_failure();
@@ -186,10 +180,7 @@ fn credentials_are_in_no_message() {
 
 #[test]
 fn a_credentials_file_that_cannot_be_read_is_an_error_not_an_anonymous_pull() {
-    let (server, store) = (
-        HostileRegistry::honest().unwrap(),
-        made_store(),
-    );
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
     server.ask_for_token(None);
     let reference = server.serve(&small_image("image"), "image", "latest");
     let file = store.beside("broken.json");
