@@ -216,6 +216,7 @@ fn calls_of_other_architectures_and_newer_ones_are_told_apart() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_wrong_in_a_profile_is_named() {
     needs!(is_root(), "needs root");
     peer_differs!(Runc, "names no field");

@@ -227,24 +227,12 @@ impl Cgroup {
         v2::open_dir(&hierarchy.dir_of(place))
     }
 
-    /// Moves a process in from outside, with all its threads.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    #[allow(dead_code, reason = "for clones that cannot go into a cgroup")]
-    pub(crate) fn attach(&self, pid: Pid) -> Result<(), Error> {
-        self.dirs()
-            .iter()
-            .try_for_each(|dir| tree::attach(dir, pid))
-    }
-
     /// Gives the cgroup to `owner`, so that the container can divide it among its own
     /// sub-cgroups. Where the container has a cgroup namespace and a writable mount of it.
     /// Only v2 can be delegated safely; on v1 nothing changes hands.
     ///
     /// # Errors
     /// The kernel's answer.
-    #[allow(dead_code, reason = "for containers that divide their cgroup")]
     pub(crate) fn delegate(&self, owner: Uid) -> Result<(), Error> {
         match self {
             Self::V1(_) => Ok(()),

@@ -179,29 +179,6 @@ fn add_processes(dir: &Path, found: &mut Vec<Pid>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Moves a process, with all its threads, into `dir`.
-pub(super) fn attach(dir: &Path, pid: Pid) -> Result<(), Error> {
-    let path = dir.join("cgroup.procs");
-    let mut tries = 0;
-    loop {
-        match files::write(&path, &pid.to_string()) {
-            // The process is so new that the scheduler does not know it yet.
-            Err(Errno::EINVAL) if tries < 5 => {
-                tries += 1;
-                thread::sleep(Duration::from_millis(2 << tries));
-            }
-            Err(answer) => {
-                return Err(Error::Path {
-                    operation: "join",
-                    path,
-                    answer,
-                });
-            }
-            Ok(()) => return Ok(()),
-        }
-    }
-}
-
 /// Sends `signal` to every process of a tree that stands still, so that the list is whole.
 pub(super) fn signal_all(dir: &Path, signal: Signal) -> Result<(), Error> {
     processes(dir)?

@@ -11,8 +11,9 @@ use anyhow::{Context, anyhow, bail, ensure};
 use bundles::Bundle;
 use bundles::config::Config;
 use bundles::config::linux::namespaces::Kind;
+use bundles::config::mounts::Mount;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -146,6 +147,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         namespaces::user::write_id_mappings(&ProcFd::host()?, pid, uids, gids)
             .context("write the id mappings")?;
         end.send(ToInit::IdsMapped)?;
+        if let (Some(owner), Some(cgroup)) = (cgroup_owner(&config), &made.cgroup) {
+            cgroup.delegate(owner).context("hand over the cgroup")?;
+        }
     }
     // While init mounts, on the other core.
     if let Some(cgroup) = &made.cgroup {
@@ -173,6 +177,27 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         end,
         master,
     })
+}
+
+/// The container's root, as the host knows it, where the container may divide its cgroup: it
+/// sees it as the root of a cgroup namespace, through a mount that can be written.
+fn cgroup_owner(config: &Config) -> Option<Uid> {
+    let is_writable = |mount: &Mount| {
+        matches!(mount.kind.as_str(), "cgroup" | "cgroup2")
+            && !mount
+                .options
+                .iter()
+                .any(|option| option == "ro" || option == "rro")
+    };
+    if !config.linux.namespaces.has(Kind::Cgroup) || !config.mounts.iter().any(is_writable) {
+        return None;
+    }
+    let root = config
+        .linux
+        .uid_mappings
+        .iter()
+        .find(|mapping| mapping.container_id == 0);
+    root.map(|mapping| Uid::from_raw(mapping.host_id))
 }
 
 /// Reads the bundle and refuses what cannot be served.
@@ -238,7 +263,7 @@ fn new_state(
             .format(&Rfc3339)
             .context("the time of day")?,
         annotations: config.annotations.clone(),
-        owner: super::list::user_name(nix::unistd::Uid::current().as_raw()),
+        owner: super::list::user_name(Uid::current().as_raw()),
         cgroup: cgroup.record(),
         own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
         hooks: config.hooks.clone(),
