@@ -19,6 +19,8 @@ pub(crate) struct Log {
     pub(crate) file: Option<PathBuf>,
     /// `--log-format`.
     pub(crate) format: Format,
+    /// `--debug`.
+    pub(crate) debug: bool,
 }
 
 /// How the log file is written.
@@ -37,20 +39,24 @@ pub(crate) fn init(log: Log) {
     LOG.get_or_init(|| log);
 }
 
+/// Tells of a step that was taken, with `--debug`: in a log file for people, else on stderr.
+pub(crate) fn debug(message: impl FnOnce() -> String) {
+    let Some(log) = LOG.get().filter(|log| log.debug) else {
+        return;
+    };
+    match (&log.file, log.format) {
+        // Not worth failing for.
+        (Some(_), Format::Text) => drop(append("debug", &message())),
+        _ => eprintln!("gocker-runc: debug: {}", message()),
+    }
+}
+
 /// Tells of something that was passed over.
 pub(crate) fn warn(message: &str) {
-    match LOG.get() {
-        Some(Log {
-            file: Some(_),
-            format: Format::Json,
-        }) => {}
-        Some(Log {
-            file: Some(_),
-            format: Format::Text,
-        }) => {
-            // A warning is not worth failing for, and stderr may be the container's.
-            drop(append("warning", message));
-        }
+    match LOG.get().map(|log| (&log.file, log.format)) {
+        Some((Some(_), Format::Json)) => {}
+        // A warning is not worth failing for, and stderr may be the container's.
+        Some((Some(_), Format::Text)) => drop(append("warning", message)),
         _ => eprintln!("gocker-runc: warning: {message}"),
     }
 }
@@ -70,6 +76,7 @@ fn append(level: &str, message: &str) -> io::Result<()> {
     let Some(Log {
         file: Some(file),
         format,
+        ..
     }) = LOG.get()
     else {
         return Ok(());

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     logging::init(logging::Log {
         file: cli.log.clone(),
         format: cli.log_format.into(),
+        debug: cli.debug,
     });
     match commands::run(&cli) {
         Ok(code) => code,

@@ -425,6 +425,34 @@ fn global_options_of_callers_are_taken() {
     }
 }
 
+#[test]
+fn debug_tells_the_steps_and_leaves_the_json_log_to_errors() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::shell("true");
+    let log = bundle.scratch().join("log");
+    for (format, in_file) in [("text", true), ("json", false)] {
+        let output = run_command(
+            bundle
+                .runtime()
+                .args(["--debug", "--log-format", format, "--log"])
+                .arg(&log)
+                .args(["run", "--bundle"])
+                .arg(bundle.path())
+                .arg(bundle.id()),
+        );
+        output.success();
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!(text.contains("level=debug"), in_file, "{format}: {text}");
+        assert_eq!(
+            output.stderr.contains("init is process"),
+            !in_file,
+            "{format}: {output}"
+        );
+        drop(std::fs::remove_file(&log));
+    }
+}
+
 /// BuildKit's client asks for it of every runtime.
 #[test]
 fn no_new_keyring_and_no_subreaper_are_taken() {

@@ -132,6 +132,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     };
     let cgroup = made.cgroup.insert(cgroup);
     cgroup.create().context("make the cgroup")?;
+    logging::debug(|| format!("{:?}: cgroup: {:?}", request.id, cgroup.record().0));
     cgroup
         .apply_before_entry(&config.linux.resources)
         .context("config.json")?;
@@ -139,6 +140,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let way_in = cgroup.way_in().context("open the cgroup")?;
     let Spawned { pid, pidfd, end } = spawn(plan, way_in, listener)?;
     let pidfd = &made.init.insert((pid, pidfd)).1;
+    logging::debug(|| format!("{:?}: init is process {pid}", request.id));
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
@@ -295,6 +297,7 @@ fn converse(
     loop {
         match end.receive()? {
             Some(FromInit::RootReady) => {
+                logging::debug(|| format!("{:?}: the root is ready, hooks run", state.id));
                 run_runtime_hooks(config, state)?;
                 end.send(ToInit::HooksDone)?;
             }
@@ -303,7 +306,10 @@ fn converse(
                     .context("send the terminal to the console socket")?,
                 None => kept = Some(master),
             },
-            Some(FromInit::Prepared) => break,
+            Some(FromInit::Prepared) => {
+                logging::debug(|| format!("{:?}: init is prepared", state.id));
+                break;
+            }
             Some(FromInit::Failed(why)) => return Err(anyhow!(why)),
             Some(FromInit::Cloned { .. }) => bail!("init was made twice"),
             None => bail!("the container process ended early: {}", fate(pid)),
