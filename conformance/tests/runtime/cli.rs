@@ -442,14 +442,14 @@ fn debug_tells_the_steps_and_leaves_the_json_log_to_errors() {
                 .arg(bundle.id()),
         );
         output.success();
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let text = fs::read_to_string(&log).unwrap_or_default();
         assert_eq!(text.contains("level=debug"), in_file, "{format}: {text}");
         assert_eq!(
             output.stderr.contains("init is process"),
             !in_file,
             "{format}: {output}"
         );
-        drop(std::fs::remove_file(&log));
+        drop(fs::remove_file(&log));
     }
 }
 
