@@ -54,6 +54,19 @@ pub(crate) struct CpuStats {
     pub(crate) pressure: Option<Pressure>,
 }
 
+/// The switches of cpuset that runc's events name; v1 has a file `cpuset.NAME` for each.
+pub(crate) const CPUSET_SWITCHES: [&str; 9] = [
+    "cpu_exclusive",
+    "mem_hardwall",
+    "mem_exclusive",
+    "memory_migrate",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "memory_pressure",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+];
+
 /// The processors and memory nodes, and the switches beside them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpusetStats {

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use bundles::Bundle;
-use bundles::config::Config;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::mounts::Mount;
+use bundles::config::{self, Config};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid};
 use time::OffsetDateTime;
@@ -319,16 +319,25 @@ fn converse(
         if config.linux.namespaces.has(Kind::User) {
             rlimits::set(pid, &process.rlimits)?;
         }
-        if let Some(score) = process.oom_score_adj {
-            ProcFd::host()?
-                .write(
-                    &format!("{pid}/oom_score_adj"),
-                    score.to_string().as_bytes(),
-                )
-                .context("process.oomScoreAdj")?;
-        }
+        set_oom_score_adj(pid, process)?;
     }
     Ok(kept)
+}
+
+/// Tells the kernel how gladly it may kill process `pid` for want of memory.
+///
+/// # Errors
+/// EACCES for a value below the caller's own without CAP_SYS_RESOURCE.
+pub(super) fn set_oom_score_adj(
+    pid: Pid,
+    process: &config::process::Process,
+) -> anyhow::Result<()> {
+    let Some(score) = process.oom_score_adj else {
+        return Ok(());
+    };
+    let path = format!("{pid}/oom_score_adj");
+    let written = ProcFd::host()?.write(&path, score.to_string().as_bytes());
+    written.context("process.oomScoreAdj")
 }
 
 /// How a process ended that was not to end.

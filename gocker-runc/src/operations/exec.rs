@@ -19,7 +19,7 @@ use nix::sys::stat::Mode as FileMode;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-use super::create::{Mode, connect_console, send_pidfd, write_pid_file};
+use super::create::{Mode, connect_console, send_pidfd, set_oom_score_adj, write_pid_file};
 use super::exec_process::{self, Changes};
 use super::run::exit_status;
 use super::spawn::{Spawned, spawn_further};
@@ -35,7 +35,6 @@ use crate::init::plan::ProcessPlan;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::stdio::{self, Signals};
 use crate::sys::pidfd::pidfd_open;
-use crate::sys::procfs::ProcFd;
 use crate::{logging, rlimits, seccomp};
 
 /// What `exec` is asked for.
@@ -254,13 +253,5 @@ fn converse(
 /// Sets what the runtime's own capabilities count for, and not those in a user namespace.
 fn set_from_outside(pid: Pid, process: &Process) -> anyhow::Result<()> {
     rlimits::set(pid, &process.rlimits)?;
-    if let Some(score) = process.oom_score_adj {
-        ProcFd::host()?
-            .write(
-                &format!("{pid}/oom_score_adj"),
-                score.to_string().as_bytes(),
-            )
-            .context("process.oomScoreAdj")?;
-    }
-    Ok(())
+    set_oom_score_adj(pid, process)
 }

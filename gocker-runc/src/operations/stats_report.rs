@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::cgroups::stats::{
-    CpuStats, CpusetStats, HugepageStats, IoCounter, MemoryStats, MemoryUse, Pressure,
-    PressureTimes, Stats,
+    CPUSET_SWITCHES, CpuStats, CpusetStats, HugepageStats, IoCounter, MemoryStats, MemoryUse,
+    Pressure, PressureTimes, Stats,
 };
 
 /// Which generation of cgroups the figures come from, whose words for "no limit" differ.
@@ -92,17 +92,7 @@ fn cpuset(cpuset: &CpusetStats) -> Value {
             object.insert(name.into(), json!(numbers));
         }
     }
-    for name in [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ] {
+    for name in CPUSET_SWITCHES {
         let value = cpuset.switches.get(name).copied().unwrap_or(0);
         object.insert(name.into(), value.into());
     }

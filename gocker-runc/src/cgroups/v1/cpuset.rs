@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use bundles::config::linux::resources::Cpu;
 
 use crate::cgroups::files::{self, read_in, set};
-use crate::cgroups::stats::{CpusetStats, optional};
+use crate::cgroups::stats::{CPUSET_SWITCHES, CpusetStats, optional};
 use crate::cgroups::{Error, tree};
 
 const CPUS: &str = "cpuset.cpus";
@@ -51,17 +51,7 @@ pub(in crate::cgroups) fn stats(dir: &Path) -> Result<CpusetStats, Error> {
         Ok(text.trim_end().to_owned())
     };
     let mut switches = BTreeMap::new();
-    for name in [
-        "cpu_exclusive",
-        "mem_hardwall",
-        "mem_exclusive",
-        "memory_migrate",
-        "memory_spread_page",
-        "memory_spread_slab",
-        "memory_pressure",
-        "sched_load_balance",
-        "sched_relax_domain_level",
-    ] {
+    for name in CPUSET_SWITCHES {
         let text = optional(dir, &format!("cpuset.{name}"))?;
         let number = text.and_then(|text| text.trim().parse().ok());
         switches.extend(number.map(|number| (name, number)));
