@@ -26,9 +26,17 @@ mod sysctl;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-fn main() -> ExitCode {
+/// The definition of the command line, of which completions and man pages are made.
+#[must_use]
+pub fn command() -> clap::Command {
+    cli::Cli::command()
+}
+
+/// Parses the command line, runs the command, prints the one error.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse_from(cli::normalize(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
