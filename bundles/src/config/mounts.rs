@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxIdMapping, Mount as SpecMount};
+use oci_spec::runtime::Mount as SpecMount;
 
+use super::linux::id_mappings::{self, IdMapping};
 use super::no_nul;
 use crate::validate::FieldError;
 
@@ -20,10 +21,11 @@ pub struct Mount {
     pub source: Option<PathBuf>,
     /// The options, as given.
     pub options: Vec<String>,
-    /// For an id-mapped mount.
-    pub uid_mappings: Vec<LinuxIdMapping>,
-    /// For an id-mapped mount.
-    pub gid_mappings: Vec<LinuxIdMapping>,
+    /// For an id-mapped mount: a file's user in the source (`container_id`), and the user that
+    /// it shows (`host_id`).
+    pub uid_mappings: Vec<IdMapping>,
+    /// The same for groups; empty exactly where `uid_mappings` is.
+    pub gid_mappings: Vec<IdMapping>,
 }
 
 impl Mount {
@@ -65,9 +67,16 @@ fn resolve(index: usize, mount: &SpecMount) -> Result<Mount, FieldError> {
         kind: mount.typ().clone().unwrap_or_default(),
         source: mount.source().clone(),
         options,
-        uid_mappings: mount.uid_mappings().clone().unwrap_or_default(),
-        gid_mappings: mount.gid_mappings().clone().unwrap_or_default(),
+        uid_mappings: id_mappings::from_spec(
+            &field("uidMappings"),
+            mount.uid_mappings().as_deref(),
+        )?,
+        gid_mappings: id_mappings::from_spec(
+            &field("gidMappings"),
+            mount.gid_mappings().as_deref(),
+        )?,
     };
+    check_mappings(&mount, field)?;
     if mount.kind.is_empty() && !mount.is_bind() && !is_remount(&mount) {
         return Err(FieldError::new(
             field("type"),
@@ -86,6 +95,22 @@ fn resolve(index: usize, mount: &SpecMount) -> Result<Mount, FieldError> {
         ));
     }
     Ok(mount)
+}
+
+/// Both maps or none, and only where there is a tree that they can apply to.
+fn check_mappings(mount: &Mount, field: impl Fn(&str) -> String) -> Result<(), FieldError> {
+    let (given, missing) = match (mount.uid_mappings.is_empty(), mount.gid_mappings.is_empty()) {
+        (true, true) => return Ok(()),
+        (false, false) if mount.is_bind() => return Ok(()),
+        (false, false) => {
+            let problem = "is for a bind mount";
+            return Err(FieldError::new(field("uidMappings"), problem));
+        }
+        (false, true) => ("uidMappings", "gidMappings"),
+        (true, false) => ("gidMappings", "uidMappings"),
+    };
+    let problem = format!("is missing, and {given} is given");
+    Err(FieldError::new(field(missing), problem))
 }
 
 fn is_remount(mount: &Mount) -> bool {
@@ -110,6 +135,20 @@ mod tests {
             (
                 r#"[{"destination":"/x","type":"bind"}]"#,
                 "mounts[0].source: ",
+            ),
+            (
+                r#"[{"destination":"/x","type":"bind","source":"/","uidMappings":[{"containerID":0,"hostID":0,"size":1}]}]"#,
+                "mounts[0].gidMappings: is missing",
+            ),
+            (
+                r#"[{"destination":"/x","type":"bind","source":"/","uidMappings":[{"containerID":0,"hostID":0,"size":0}]}]"#,
+                "mounts[0].uidMappings[0]: size is 0",
+            ),
+            (
+                r#"[{"destination":"/x","type":"tmpfs",
+                    "uidMappings":[{"containerID":0,"hostID":0,"size":1}],
+                    "gidMappings":[{"containerID":0,"hostID":0,"size":1}]}]"#,
+                "mounts[0].uidMappings: is for a bind mount",
             ),
         ];
         for (text, expected) in cases {

@@ -16,6 +16,7 @@ mod kill;
 mod lifecycle;
 mod list;
 mod mounts;
+mod mounts_idmapped;
 mod namespaces;
 mod pause;
 mod process;

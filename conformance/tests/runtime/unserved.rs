@@ -59,27 +59,6 @@ fn a_time_namespace_is_refused_by_name() {
     bundle.assert_nothing_left();
 }
 
-#[test]
-fn id_mapped_mounts_are_refused_by_name() {
-    needs!(is_root(), "needs root");
-    gocker_only!();
-    let map = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
-    for entry in [
-        json!({"destination": "/data", "type": "bind", "source": "/", "options": ["bind"],
-            "uidMappings": map, "gidMappings": map}),
-        json!({"destination": "/data", "type": "bind", "source": "/", "options": ["bind", "idmap"]}),
-    ] {
-        let bundle = TestBundle::new().mount(entry);
-        let output = bundle.run();
-        let line = output.one_line_failure();
-        assert!(
-            line.contains("uidMappings") || line.contains("idmap"),
-            "{output}"
-        );
-        bundle.assert_nothing_left();
-    }
-}
-
 /// config.md#extensibility: unknown properties must be ignored.
 #[test]
 fn a_property_of_no_specification_is_ignored() {

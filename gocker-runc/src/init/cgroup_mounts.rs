@@ -34,6 +34,7 @@ pub(super) fn plan(
                     destination: destination.clone(),
                     what,
                     options,
+                    id_map: None,
                 }],
                 Vec::new(),
             ))
@@ -44,6 +45,7 @@ pub(super) fn plan(
                 destination: destination.clone(),
                 what: filesystem("tmpfs", None)?,
                 options: with_data(options, data),
+                id_map: None,
             }];
             for one in mounts {
                 planned.push(plan_hierarchy(destination.join(&one.name), options, one)?);
@@ -77,12 +79,14 @@ fn plan_hierarchy(
                 destination,
                 what,
                 options,
+                id_map: None,
             }
         }
         V1Source::FileSystem(words) => MountPlan {
             destination,
             what: filesystem("cgroup", None)?,
             options: with_data(options, v1_options(words)?),
+            id_map: None,
         },
     })
 }

@@ -10,6 +10,7 @@ mod execve;
 mod home;
 pub(crate) mod join;
 pub(crate) mod plan;
+mod rootfs_plan;
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

@@ -3,26 +3,22 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bundles::FieldError;
 use bundles::config::Config;
 use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
-use bundles::config::mounts::Mount;
 use bundles::config::process::{ConsoleSize, Process, User};
 use oci_spec::runtime::PosixRlimit;
 
-use super::cgroup_mounts;
+use super::rootfs_plan;
 use crate::capabilities::CapabilitySets;
 use crate::cgroups::Record;
 use crate::cgroups::mounts::CgroupMounts;
 use crate::container::state::State;
 use crate::namespaces::NamespacePlan;
-use crate::rootfs::devices::Nodes;
-use crate::rootfs::mount::{MountPlan, What};
-use crate::rootfs::mount_options::MountOptions;
+use crate::rootfs::mount::MountPlan;
 use crate::rootfs::pivot::Pivot;
 use crate::rootfs::{self, RootfsPlan};
 use crate::{seccomp, sysctl};
@@ -127,7 +123,7 @@ impl InitPlan {
         let hooks = &config.hooks;
         Ok(Self {
             id: state.id.clone(),
-            rootfs: plan_rootfs(config, &state, choices, cgroup_mounts)?,
+            rootfs: rootfs_plan::plan(config, &state, choices, cgroup_mounts)?,
             state,
             namespaces: NamespacePlan::new(namespaces)?,
             in_user_namespace: namespaces.has(Kind::User),
@@ -234,136 +230,4 @@ impl ProcessPlan {
 
 pub(super) fn c_string(field: &str, bytes: &[u8]) -> Result<CString, FieldError> {
     CString::new(bytes).map_err(|_| FieldError::new(field, "holds a NUL byte"))
-}
-
-fn plan_rootfs(
-    config: &Config,
-    state: &State<Record>,
-    choices: Choices,
-    mounts: &CgroupMounts,
-) -> Result<RootfsPlan, FieldError> {
-    let linux = &config.linux;
-    let pivot = match (linux.namespaces.has(Kind::Mount), choices.no_pivot) {
-        (false, _) => Pivot::Chroot,
-        (true, true) => Pivot::Move,
-        (true, false) => Pivot::Swap,
-    };
-    if pivot == Pivot::Chroot {
-        check_without_mount_namespace(config)?;
-    }
-    let mut planned = Vec::with_capacity(config.mounts.len());
-    let mut links = Vec::new();
-    for (index, mount) in config.mounts.iter().enumerate() {
-        let options = MountOptions::parse(index, &mount.options)?;
-        if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
-            let (mounts, more) = cgroup_mounts::plan(mount, &options, mounts)?;
-            planned.extend(mounts);
-            links.extend(more);
-        } else {
-            planned.push(plan_mount(index, mount, options, &state.bundle)?);
-        }
-    }
-    let in_user_namespace = linux.namespaces.has(Kind::User);
-    let host_dev = config
-        .mounts
-        .iter()
-        .any(|m| m.destination == Path::new("/dev") && m.is_bind());
-    let nodes = if in_user_namespace {
-        Nodes::Bind
-    } else {
-        Nodes::Make
-    };
-    Ok(RootfsPlan {
-        path: state.rootfs.clone(),
-        readonly: config.root_readonly,
-        propagation: linux.rootfs_propagation,
-        mounts: planned,
-        links,
-        dev: (!host_dev && pivot != Pivot::Chroot).then_some(nodes),
-        devices: linux.devices.clone(),
-        masked_paths: linux.masked_paths.clone(),
-        readonly_paths: linux.readonly_paths.clone(),
-        pivot,
-    })
-}
-
-/// Without a mount namespace every mount would be the host's.
-fn check_without_mount_namespace(config: &Config) -> Result<(), FieldError> {
-    let linux = &config.linux;
-    let given = [
-        ("mounts", !config.mounts.is_empty()),
-        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
-        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
-        ("linux.devices", !linux.devices.is_empty()),
-        (
-            "linux.rootfsPropagation",
-            linux.rootfs_propagation.is_some(),
-        ),
-        ("root.readonly", config.root_readonly),
-        (
-            "process.terminal",
-            config
-                .process
-                .as_ref()
-                .is_some_and(|process| process.terminal),
-        ),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((field, _)) => Err(FieldError::new(
-            *field,
-            "is given without a mount namespace, and would change the host's mounts",
-        )),
-        None => Ok(()),
-    }
-}
-
-fn plan_mount(
-    index: usize,
-    mount: &Mount,
-    options: MountOptions,
-    bundle: &Path,
-) -> Result<MountPlan, FieldError> {
-    let field = |name: &str| format!("mounts[{index}].{name}");
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        let name = if mount.uid_mappings.is_empty() {
-            "gidMappings"
-        } else {
-            "uidMappings"
-        };
-        return Err(FieldError::new(
-            field(name),
-            "id-mapped mounts are not served yet",
-        ));
-    }
-    if options.copy_up && mount.kind != "tmpfs" {
-        return Err(FieldError::new(
-            field("options"),
-            "tmpcopyup is for a tmpfs",
-        ));
-    }
-    let source = mount.source.clone().unwrap_or_default();
-    let what = if options.remount {
-        What::Remount
-    } else if mount.is_bind() {
-        if let Some((key, _)) = options.data.first() {
-            let problem = format!("{key:?} means nothing for a bind mount");
-            return Err(FieldError::new(field("options"), problem));
-        }
-        // Spec: config.md#mounts: a relative source is taken from the bundle.
-        What::Bind {
-            source: bundle.join(source),
-            tree: None,
-        }
-    } else {
-        What::Filesystem {
-            kind: c_string(&field("type"), mount.kind.as_bytes())?,
-            source: c_string(&field("source"), source.as_os_str().as_bytes())?,
-            fallback: None,
-        }
-    };
-    Ok(MountPlan {
-        destination: mount.destination.clone(),
-        what,
-        options,
-    })
 }

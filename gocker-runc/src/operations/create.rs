@@ -19,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::spawn::{Spawned, spawn};
 use super::undo::Made;
-use super::{State, unserved};
+use super::{State, id_mapping, unserved};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
 use crate::cgroups::mounts::View;
@@ -114,6 +114,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let cgroup_mounts = cgroup.mount_list(&layout, view);
     let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
         .context("config.json")?;
+    id_mapping::map_mounts(&mut plan).context("config.json")?;
 
     // From here on things are made; `made` unmakes them if a later step fails.
     let mut made = Made::default();

@@ -141,7 +141,7 @@ fn adopt(between: Pid, end: RuntimeEnd) -> anyhow::Result<Spawned> {
     }
 }
 
-fn has_one_thread() -> anyhow::Result<bool> {
+pub(super) fn has_one_thread() -> anyhow::Result<bool> {
     Ok(fs::read_dir("/proc/self/task")
         .context("list /proc/self/task")?
         .count()

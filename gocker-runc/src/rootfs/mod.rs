@@ -13,6 +13,7 @@ mod cgroup_links;
 mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod error;
+pub(crate) mod idmapped;
 mod masked_paths;
 pub(crate) mod mount;
 pub(crate) mod mount_options;

@@ -12,6 +12,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::copy_up;
 use super::error::Error;
+use super::idmapped::IdMap;
 use super::mount_options::{Attributes, MountOptions};
 use crate::sys::in_root::{Missing, RootFd, file_type};
 use crate::sys::mount_api::{
@@ -29,6 +30,8 @@ pub(crate) struct MountPlan {
     pub(crate) what: What,
     /// With which options.
     pub(crate) options: MountOptions,
+    /// Whose owners are shown otherwise than the source has them, and how.
+    pub(crate) id_map: Option<IdMap>,
 }
 
 /// What a mount shows.

@@ -56,6 +56,8 @@ enum Effect {
 pub(crate) struct MountOptions {
     /// A bind mount, of the mount alone or of all below it.
     pub(crate) bind: Option<Recursive>,
+    /// An id-mapped mount, of the mount alone or of all below it.
+    pub(crate) id_map: Option<Recursive>,
     /// A new tmpfs begins with what lies below it.
     pub(crate) copy_up: bool,
     /// Changes a mount that is there.
@@ -117,7 +119,7 @@ const WITHOUT_EFFECT: &[&str] = &["defaults", "silent", "loud"];
 
 /// Every word that is known here, for `features`.
 pub(crate) fn known_words() -> Vec<String> {
-    let plain = ["bind", "rbind", "remount", "tmpcopyup"]
+    let plain = ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"]
         .iter()
         .chain(SUPERBLOCK)
         .chain(WITHOUT_EFFECT);
@@ -152,12 +154,16 @@ impl MountOptions {
             "rbind" => self.bind = Some(Recursive::Yes),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
+            "idmap" => self.id_map = self.id_map.or(Some(Recursive::No)),
+            "ridmap" => self.id_map = Some(Recursive::Yes),
             "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
                 return Err(format!("{word:?} is not served yet"));
             }
             _ if WITHOUT_EFFECT.contains(&word) || word.is_empty() => {}
             _ if is_idmap(word) => {
-                return Err(format!("{word:?}: id-mapped mounts are not served yet"));
+                return Err(format!(
+                    "{word:?}: the mapping belongs into uidMappings and gidMappings"
+                ));
             }
             _ => self.add_from_tables(word)?,
         }
@@ -197,7 +203,7 @@ impl MountOptions {
 }
 
 fn is_idmap(word: &str) -> bool {
-    matches!(word, "idmap" | "ridmap") || word.starts_with("idmap=") || word.starts_with("ridmap=")
+    word.starts_with("idmap=") || word.starts_with("ridmap=")
 }
 
 #[cfg(test)]
@@ -246,11 +252,12 @@ mod tests {
 
     #[test]
     fn what_is_not_served_is_named() {
-        let error = MountOptions::parse(3, &["ro".into(), "idmap".into()]).expect_err("refused");
+        let words = ["ro".into(), "idmap=uids=0-1-1".into()];
+        let error = MountOptions::parse(3, &words).expect_err("refused");
         assert!(
             error
                 .to_string()
-                .starts_with("mounts[3].options[1]: \"idmap\""),
+                .starts_with("mounts[3].options[1]: \"idmap="),
             "{error}"
         );
     }

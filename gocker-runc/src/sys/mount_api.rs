@@ -25,6 +25,8 @@ pub(crate) mod attr {
     pub(crate) const STRICTATIME: u64 = 0x20;
     /// Directories' access times are not kept.
     pub(crate) const NODIRATIME: u64 = 0x80;
+    /// Owners are shown as a user namespace maps them.
+    pub(crate) const IDMAP: u64 = 0x10_0000;
     /// Symlinks are not followed.
     pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
 }

@@ -20,7 +20,11 @@ pub struct IdMapping {
 /// The kernel takes so many lines in one map (user_namespaces(7)).
 const MAX_LINES: usize = 340;
 
-pub(super) fn from_spec(
+/// Resolves `list`, the value of `field`.
+///
+/// # Errors
+/// The entry that is empty, passes the last id, or overlaps with another.
+pub(crate) fn from_spec(
     field: &str,
     list: Option<&[LinuxIdMapping]>,
 ) -> Result<Vec<IdMapping>, FieldError> {

@@ -1,0 +1,191 @@
+//! The plan of a container's root filesystem: config.json's mounts, checked and in order.
+//!
+//! Spec: config.md#mounts, config-linux.md
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use bundles::FieldError;
+use bundles::config::Config;
+use bundles::config::linux::namespaces::Kind;
+use bundles::config::mounts::Mount;
+
+use super::cgroup_mounts;
+use super::plan::{Choices, c_string};
+use crate::cgroups::Record;
+use crate::cgroups::mounts::CgroupMounts;
+use crate::container::state::State;
+use crate::rootfs::RootfsPlan;
+use crate::rootfs::devices::Nodes;
+use crate::rootfs::idmapped::{IdMap, Ids};
+use crate::rootfs::mount::{MountPlan, What};
+use crate::rootfs::mount_options::MountOptions;
+use crate::rootfs::pivot::Pivot;
+use crate::sys::mount_api::Recursive;
+
+/// Makes the plan of a container's root.
+///
+/// # Errors
+/// The mount or other field that cannot be served.
+pub(super) fn plan(
+    config: &Config,
+    state: &State<Record>,
+    choices: Choices,
+    mounts: &CgroupMounts,
+) -> Result<RootfsPlan, FieldError> {
+    let linux = &config.linux;
+    let pivot = match (linux.namespaces.has(Kind::Mount), choices.no_pivot) {
+        (false, _) => Pivot::Chroot,
+        (true, true) => Pivot::Move,
+        (true, false) => Pivot::Swap,
+    };
+    if pivot == Pivot::Chroot {
+        check_without_mount_namespace(config)?;
+    }
+    let mut planned = Vec::with_capacity(config.mounts.len());
+    let mut links = Vec::new();
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let options = MountOptions::parse(index, &mount.options)?;
+        if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
+            let (mounts, more) = cgroup_mounts::plan(mount, &options, mounts)?;
+            planned.extend(mounts);
+            links.extend(more);
+        } else {
+            planned.push(plan_mount(index, mount, options, &state.bundle, config)?);
+        }
+    }
+    let in_user_namespace = linux.namespaces.has(Kind::User);
+    let host_dev = config
+        .mounts
+        .iter()
+        .any(|m| m.destination == Path::new("/dev") && m.is_bind());
+    let nodes = if in_user_namespace {
+        Nodes::Bind
+    } else {
+        Nodes::Make
+    };
+    Ok(RootfsPlan {
+        path: state.rootfs.clone(),
+        readonly: config.root_readonly,
+        propagation: linux.rootfs_propagation,
+        mounts: planned,
+        links,
+        dev: (!host_dev && pivot != Pivot::Chroot).then_some(nodes),
+        devices: linux.devices.clone(),
+        masked_paths: linux.masked_paths.clone(),
+        readonly_paths: linux.readonly_paths.clone(),
+        pivot,
+    })
+}
+
+/// Without a mount namespace every mount would be the host's.
+fn check_without_mount_namespace(config: &Config) -> Result<(), FieldError> {
+    let linux = &config.linux;
+    let given = [
+        ("mounts", !config.mounts.is_empty()),
+        ("linux.maskedPaths", !linux.masked_paths.is_empty()),
+        ("linux.readonlyPaths", !linux.readonly_paths.is_empty()),
+        ("linux.devices", !linux.devices.is_empty()),
+        (
+            "linux.rootfsPropagation",
+            linux.rootfs_propagation.is_some(),
+        ),
+        ("root.readonly", config.root_readonly),
+        (
+            "process.terminal",
+            config
+                .process
+                .as_ref()
+                .is_some_and(|process| process.terminal),
+        ),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((field, _)) => Err(FieldError::new(
+            *field,
+            "is given without a mount namespace, and would change the host's mounts",
+        )),
+        None => Ok(()),
+    }
+}
+
+fn plan_mount(
+    index: usize,
+    mount: &Mount,
+    options: MountOptions,
+    bundle: &Path,
+    config: &Config,
+) -> Result<MountPlan, FieldError> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    if options.copy_up && mount.kind != "tmpfs" {
+        return Err(FieldError::new(
+            field("options"),
+            "tmpcopyup is for a tmpfs",
+        ));
+    }
+    let source = mount.source.clone().unwrap_or_default();
+    let what = if options.remount {
+        What::Remount
+    } else if mount.is_bind() {
+        if let Some((key, _)) = options.data.first() {
+            let problem = format!("{key:?} means nothing for a bind mount");
+            return Err(FieldError::new(field("options"), problem));
+        }
+        // Spec: config.md#mounts: a relative source is taken from the bundle.
+        What::Bind {
+            source: bundle.join(source),
+            tree: None,
+        }
+    } else {
+        What::Filesystem {
+            kind: c_string(&field("type"), mount.kind.as_bytes())?,
+            source: c_string(&field("source"), source.as_os_str().as_bytes())?,
+            fallback: None,
+        }
+    };
+    let id_map = plan_id_map(index, mount, &options, config)?;
+    Ok(MountPlan {
+        destination: mount.destination.clone(),
+        what,
+        options,
+        id_map,
+    })
+}
+
+/// A mapping of the mount's own, or the container's.
+///
+/// Spec: config.md#linux-mount-options (idmap, ridmap)
+fn plan_id_map(
+    index: usize,
+    mount: &Mount,
+    options: &MountOptions,
+    config: &Config,
+) -> Result<Option<IdMap>, FieldError> {
+    let refuse = |name: &str, problem: &str| {
+        Err(FieldError::new(format!("mounts[{index}].{name}"), problem))
+    };
+    let own = !mount.uid_mappings.is_empty();
+    if !own && options.id_map.is_none() {
+        return Ok(None);
+    }
+    if !mount.is_bind() || options.remount {
+        return refuse("options", "idmap and ridmap are for a bind mount");
+    }
+    let linux = &config.linux;
+    let ids = if own {
+        Ids::Mapped(mount.uid_mappings.clone(), mount.gid_mappings.clone())
+    } else if linux.namespaces.is_new(Kind::User) {
+        Ids::Mapped(linux.uid_mappings.clone(), linux.gid_mappings.clone())
+    } else if let Some(path) = linux.namespaces.path(Kind::User) {
+        Ids::OfNamespace(path.to_owned())
+    } else {
+        return refuse(
+            "options",
+            "idmap needs uidMappings and gidMappings where the container has no user namespace",
+        );
+    };
+    Ok(Some(IdMap {
+        mount: index,
+        recursive: options.id_map.unwrap_or(Recursive::No),
+        ids,
+    }))
+}
