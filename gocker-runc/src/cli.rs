@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    create, delete, events, exec, features, kill, list, pause, ps, resume, run, spec, start, state,
-    update,
+    checkpoint, create, delete, events, exec, features, kill, list, pause, ps, restore, resume,
+    run, spec, start, state, update,
 };
 use crate::logging::Format;
 
@@ -83,6 +83,8 @@ pub(crate) enum Rootless {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Save a container's processes, to be restored later (not served yet)
+    Checkpoint(Box<checkpoint::Args>),
     /// Make a container that waits to be started
     Create(create::Args),
     /// Delete a container
@@ -101,6 +103,8 @@ pub(crate) enum Command {
     Pause(pause::Args),
     /// Print the processes of a container
     Ps(ps::Args),
+    /// Bring the processes of a checkpoint back (not served yet)
+    Restore(Box<restore::Args>),
     /// Let a paused container go on
     Resume(resume::Args),
     /// Make a container and start it
@@ -131,6 +135,7 @@ const LONG_FLAGS: &[&str] = &[
     "additional-gids",
     "all",
     "apparmor",
+    "auto-dedup",
     "blkio-weight",
     "bundle",
     "cap",
@@ -148,16 +153,28 @@ const LONG_FLAGS: &[&str] = &[
     "cwd",
     "debug",
     "detach",
+    "empty-ns",
     "env",
+    "ext-unix-sk",
+    "file-locks",
     "force",
     "format",
     "help",
     "ignore-paused",
+    "image-path",
     "interval",
     "keep",
+    "kernel-memory",
+    "kernel-memory-tcp",
     "l3-cache-schema",
+    "lazy-pages",
+    "leave-running",
+    "link-remap",
     "log",
     "log-format",
+    "lsm-mount-context",
+    "lsm-profile",
+    "manage-cgroups-mode",
     "mem-bw-schema",
     "memory",
     "memory-reservation",
@@ -166,9 +183,12 @@ const LONG_FLAGS: &[&str] = &[
     "no-new-privs",
     "no-pivot",
     "no-subreaper",
+    "page-server",
+    "parent-path",
     "pid-file",
     "pidfd-socket",
     "pids-limit",
+    "pre-dump",
     "preserve-fds",
     "process",
     "process-label",
@@ -176,11 +196,16 @@ const LONG_FLAGS: &[&str] = &[
     "resources",
     "root",
     "rootless",
+    "shell-job",
     "stats",
+    "status-fd",
     "systemd-cgroup",
+    "tcp-established",
+    "tcp-skip-in-flight",
     "tty",
     "user",
     "version",
+    "work-path",
 ];
 
 /// Flags that take the next argument for their value: the global ones, and those of commands
@@ -336,7 +361,11 @@ mod tests {
                 &["ps", "-f", "json", "web", "-format"],
                 &["ps", "-f", "json", "web", "-format"],
             ),
-            (&["kill", "web", "-all"], &["kill", "web", "--all"]),
+            (
+                &["kill", "-all", "web", "-9"],
+                &["kill", "--all", "web", "-9"],
+            ),
+            (&["delete", "web", "-force"], &["delete", "web", "--force"]),
             (&["run", "--", "-log"], &["run", "--", "-log"]),
         ];
         for (args, expected) in cases {

@@ -11,6 +11,7 @@ mod exec;
 mod exec_join;
 mod exec_terminal;
 mod fds;
+mod flags;
 mod hooks;
 mod kill;
 mod lifecycle;

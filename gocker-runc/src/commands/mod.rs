@@ -1,5 +1,6 @@
 //! One file for each subcommand: its arguments and one function that parses and prints.
 
+pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod events;
@@ -10,6 +11,7 @@ pub(crate) mod list;
 pub(crate) mod pause;
 mod preserved;
 pub(crate) mod ps;
+pub(crate) mod restore;
 pub(crate) mod resume;
 pub(crate) mod run;
 pub(crate) mod spec;
@@ -37,6 +39,9 @@ use crate::sys::{errno, process, sealed_exe};
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let root = root(cli)?;
     match &cli.command {
+        Command::Checkpoint(args) => {
+            checkpoint::run(&root, args).context(named("checkpoint", &args.id))
+        }
         Command::Create(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| create::run(&root, args))
             .context(named("create", &args.id)),
@@ -50,6 +55,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::List(args) => list::run(&root, args).context("list"),
         Command::Pause(args) => pause::run(&root, args).context(named("pause", &args.id)),
         Command::Ps(args) => ps::run(&root, args).context(named("ps", args.id())),
+        Command::Restore(args) => restore::run(&root, args).context(named("restore", &args.id)),
         Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
         Command::Run(args) => make_ready(cli, args.preserve_fds)
             .and_then(|()| run::run(&root, args))

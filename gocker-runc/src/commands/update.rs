@@ -70,6 +70,12 @@ struct Single {
     /// Memory and swap together, in bytes or with a unit; -1 lifts the limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     memory_swap: Option<String>,
+    /// Memory of the kernel's own, which newer kernels do not limit
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    kernel_memory: Option<String>,
+    /// Memory of TCP connections, which cgroup v2 does not limit
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    kernel_memory_tcp: Option<String>,
     /// How many tasks there may be; -1 lifts the limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pids_limit: Option<i64>,
@@ -126,6 +132,14 @@ fn to_json(flags: &Single) -> anyhow::Result<Map<String, Value>> {
                     json!(bytes("--memory-reservation", &flags.memory_reservation)?),
                 ),
                 ("swap", json!(bytes("--memory-swap", &flags.memory_swap)?)),
+                (
+                    "kernel",
+                    json!(bytes("--kernel-memory", &flags.kernel_memory)?),
+                ),
+                (
+                    "kernelTCP",
+                    json!(bytes("--kernel-memory-tcp", &flags.kernel_memory_tcp)?),
+                ),
             ]
             .to_vec(),
         ),
