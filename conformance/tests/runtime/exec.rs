@@ -96,7 +96,7 @@ fn programs_that_cannot_be_executed_are_told_in_words_that_engines_know() {
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
     for (program, words) in [
-        ("/etc", "exec: \"/etc\": is a directory"),
+        ("/etc", "exec: \"/etc\": is a directory: permission denied"),
         ("/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
     ] {
         let output = exec(&container, &[], &[program]);

@@ -16,6 +16,7 @@ mod hooks;
 mod kill;
 mod lifecycle;
 mod list;
+mod mount_data;
 mod mounts;
 mod mounts_idmapped;
 mod namespaces;

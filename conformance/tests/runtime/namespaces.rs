@@ -4,8 +4,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use conformance::host::is_root;
-use conformance::{Container, TestBundle, needs, peer_differs};
+use conformance::host::{enter_private_mounts, is_root};
+use conformance::{Container, Kind, TestBundle, needs, peer_differs, runtime};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 const LINKS: &[(&str, &str)] = &[
@@ -115,6 +116,40 @@ fn a_namespace_named_by_a_path_is_joined() {
     }
 }
 
+/// Engines keep network namespaces under names of their own, as ip-netns(8) does.
+#[test]
+fn a_namespace_is_known_by_what_it_is_and_not_by_its_name() {
+    needs!(is_root(), "needs root");
+    enter_private_mounts();
+    let first = TestBundle::sleeper();
+    let first_container = first.running();
+    let pid = first_container.pid();
+    for (kind, name) in [("network", "net"), ("ipc", "ipc"), ("pid", "pid")] {
+        let file = first.scratch().join(format!("a name for {kind}"));
+        fs::write(&file, "").expect("write");
+        let source = format!("/proc/{pid}/ns/{name}");
+        let bind = MsFlags::MS_BIND;
+        mount(
+            Some(source.as_str()),
+            &file,
+            None::<&str>,
+            bind,
+            None::<&str>,
+        )
+        .expect("bind");
+        let second =
+            TestBundle::sleeper().namespace(kind, Some(json!({"type": kind, "path": file})));
+        let second_container = second.running();
+        assert_eq!(
+            link(&second_container, name),
+            link(&first_container, name),
+            "{kind}"
+        );
+        second_container.delete(&["--force"]).success();
+        umount2(&file, MntFlags::MNT_DETACH).expect("unmount");
+    }
+}
+
 #[test]
 fn all_namespaces_of_a_container_can_be_joined_at_once() {
     needs!(is_root(), "needs root");
@@ -169,10 +204,19 @@ fn joining_a_namespace_that_is_not_there_names_the_path() {
 fn joining_what_is_no_namespace_or_one_of_another_kind_is_an_error() {
     needs!(is_root(), "needs root");
     peer_differs!(Runc, "Debian's does not always name it in one line");
-    for path in ["/etc/passwd", "/proc/self/ns/uts"] {
+    for (path, gockers) in [
+        ("/etc/passwd", "is not a namespace"),
+        (
+            "/proc/self/ns/uts",
+            "is a uts namespace, not a network namespace",
+        ),
+    ] {
         let bundle =
             TestBundle::new().namespace("network", Some(json!({"type": "network", "path": path})));
-        bundle.run().one_line_failure();
+        let output = bundle.run();
+        let line = output.one_line_failure();
+        let told = runtime().kind != Kind::Gocker || line.contains(gockers);
+        assert!(told, "{output}");
         bundle.assert_nothing_left();
     }
 }

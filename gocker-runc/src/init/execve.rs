@@ -120,7 +120,8 @@ impl Refusal {
             Self::Missing(errno) => Error::Stat { name, errno },
             Self::Directory => Error::NotExecutable {
                 name,
-                problem: "is a directory".into(),
+                // The kernel's answer to an execve(2) of it; older engines know no other.
+                problem: "is a directory: permission denied".into(),
             },
             Self::Forbidden => Error::NotExecutable {
                 name,
@@ -183,7 +184,11 @@ mod tests {
                 "",
                 "exec: \"/no/such\": stat /no/such: no such file or directory (ENOENT)",
             ),
-            ("/etc", "", "exec: \"/etc\": is a directory"),
+            (
+                "/etc",
+                "",
+                "exec: \"/etc\": is a directory: permission denied",
+            ),
             (
                 "/etc/passwd",
                 "",

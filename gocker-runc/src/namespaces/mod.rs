@@ -22,6 +22,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::sys::errno::describe;
 use crate::sys::in_root::open_host_path;
+use crate::sys::nsfs::namespace_type;
 use crate::sys::{CallError, Called};
 
 /// Everything about namespaces, opened before the clone.
@@ -193,7 +194,8 @@ fn flag(kind: Kind) -> Option<CloneFlags> {
     })
 }
 
-/// Opens a namespace file and checks that it is one, of the right kind.
+/// Opens a namespace file and checks that it is one, of the right kind. Its name says
+/// nothing: engines keep namespaces under names of their own.
 fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
     let fd = open_host_path(path).map_err(|error| error.to_string())?;
     let magic = nix::sys::statfs::fstatfs(&fd)
@@ -205,19 +207,31 @@ fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
     if magic.0 != NSFS_MAGIC {
         return Err(format!("{path:?} is not a namespace"));
     }
-    let found = std::fs::read_link(format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&fd)
-    ))
-    .map_err(|error| error.to_string())?;
-    let found = found.to_string_lossy();
-    if found.split(':').next() != Some(kind.proc_name()) {
+    let found = namespace_type(&fd).map_err(describe)?;
+    if Some(found) != flag(kind) {
+        let found = name_of(found);
+        let wanted = kind.as_str();
         return Err(format!(
-            "{path:?} is {found}, not a {} namespace",
-            kind.as_str()
+            "{path:?} is a {found} namespace, not a {wanted} namespace"
         ));
     }
     Ok(fd)
+}
+
+fn name_of(found: CloneFlags) -> &'static str {
+    let kinds = [
+        Kind::User,
+        Kind::Pid,
+        Kind::Network,
+        Kind::Ipc,
+        Kind::Uts,
+        Kind::Mount,
+        Kind::Cgroup,
+    ];
+    kinds
+        .into_iter()
+        .find(|kind| flag(*kind) == Some(found))
+        .map_or("different", Kind::as_str)
 }
 
 /// statfs(2): the filesystem of namespace files.

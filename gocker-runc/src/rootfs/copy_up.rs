@@ -23,14 +23,33 @@ use crate::sys::{CallError, Called};
 /// As deep as directories are followed.
 const MAX_DEPTH: usize = 256;
 
-/// Copies what is in directory `from` into directory `to`, with owners, modes and times.
+/// Whom the new filesystem's top belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TopOwner {
+    /// To the owner of the directory that it hides.
+    Copied,
+    /// To whom the mount's options say.
+    Given,
+}
+
+/// Copies what is in directory `from` into directory `to`, with owners, modes and times. The
+/// mode of `to` itself stays.
 ///
 /// # Errors
 /// The entry and the call.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), CallError> {
+pub(super) fn copy(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    owner: TopOwner,
+) -> Result<(), CallError> {
     // O_PATH descriptors can neither be listed nor given an owner.
     let (from, to) = (open_dir(from, c".")?, open_dir(to, c".")?);
-    copy_dir(from, to.as_fd(), 0)
+    let own = fstat(&from).called(|| "fstat".into())?;
+    copy_entries(from, to.as_fd(), 0)?;
+    match owner {
+        TopOwner::Copied => copy_owner(to.as_fd(), &own),
+        TopOwner::Given => Ok(()),
+    }
 }
 
 fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, CallError> {
@@ -39,13 +58,19 @@ fn open_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, CallError> {
 }
 
 fn copy_dir(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<(), CallError> {
+    let own = fstat(&from).called(|| "fstat".into())?;
+    copy_entries(from, to, depth)?;
+    copy_owner(to, &own)?;
+    fchmod(to, Mode::from_bits_truncate(own.st_mode)).called(|| "fchmod".into())
+}
+
+fn copy_entries(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<(), CallError> {
     if depth > MAX_DEPTH {
         return Err(CallError {
             call: "tmpcopyup".into(),
             errno: Errno::ELOOP,
         });
     }
-    let own = fstat(&from).called(|| "fstat".into())?;
     let mut dir = Dir::from_fd(from).called(|| "fdopendir".into())?;
     let entries: Vec<_> = dir
         .iter()
@@ -65,13 +90,12 @@ fn copy_dir(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> Result<(), CallE
             copy_entry(dir.as_fd(), to, name)?;
         }
     }
-    fchown(
-        to,
-        Some(Uid::from_raw(own.st_uid)),
-        Some(Gid::from_raw(own.st_gid)),
-    )
-    .called(|| "fchown".into())?;
-    fchmod(to, Mode::from_bits_truncate(own.st_mode)).called(|| "fchmod".into())
+    Ok(())
+}
+
+fn copy_owner(to: BorrowedFd<'_>, own: &FileStat) -> Result<(), CallError> {
+    let (uid, gid) = (Uid::from_raw(own.st_uid), Gid::from_raw(own.st_gid));
+    fchown(to, Some(uid), Some(gid)).called(|| "fchown".into())
 }
 
 fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), CallError> {

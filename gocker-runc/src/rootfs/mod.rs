@@ -14,6 +14,7 @@ mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod error;
 pub(crate) mod idmapped;
+mod long_options;
 mod masked_paths;
 pub(crate) mod mount;
 pub(crate) mod mount_options;

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
-use super::copy_up;
+use super::copy_up::{self, TopOwner};
 use super::error::Error;
 use super::idmapped::IdMap;
+use super::long_options;
 use super::mount_options::{Attributes, MountOptions};
 use crate::sys::in_root::{Missing, RootFd, file_type};
 use crate::sys::mount_api::{
@@ -104,12 +105,22 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
             let target = open_target(root, plan, missing, named)?;
             attach_bind(tree, &target, &plan.options).map_err(named)
         }
+        What::Filesystem { kind, source, .. }
+            if kind.as_bytes() != b"tmpfs" && long_options::are_in(&plan.options) =>
+        {
+            let target = open_target(root, plan, Missing::Directory, named)?;
+            long_options::mount_on(&target, kind, source, &plan.options).map_err(named)?;
+            let mount = root.open_beneath(&plan.destination, OFlag::O_PATH);
+            finish(&mount.map_err(named)?, &plan.options).map_err(named)
+        }
         What::Filesystem {
             kind,
             source,
             fallback,
         } => {
-            let mount = match (new_filesystem(kind, source, &plan.options), fallback) {
+            let hidden = hidden_mode(root, plan, kind).map_err(named)?;
+            let made = new_filesystem(kind, source, &plan.options, hidden.as_ref());
+            let mount = match (made, fallback) {
                 (Err(error), Some(path)) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
                     let tree = open_source(path, Some(Recursive::No)).map_err(named)?;
                     set(tree.as_fd(), Recursive::No, plan.options.attributes).map_err(named)?;
@@ -119,7 +130,8 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
             };
             let target = open_target(root, plan, Missing::Directory, named)?;
             if plan.options.copy_up {
-                copy_up::copy(target.as_fd(), mount.as_fd()).map_err(named)?;
+                let owner = top_owner(&plan.options);
+                copy_up::copy(target.as_fd(), mount.as_fd(), owner).map_err(named)?;
             }
             attach(&mount, &target).map_err(named)?;
             finish(&mount, &plan.options).map_err(named)
@@ -323,12 +335,44 @@ fn set(mount: BorrowedFd<'_>, recursive: Recursive, wanted: Attributes) -> Resul
     })
 }
 
-/// A detached mount of a new filesystem. For virtual ones read-only is the mount's affair;
+/// The mode of the directory that a tmpfs is about to hide, in octal: the tmpfs gets it where
+/// its options name none, as with runc. None where nothing is there yet.
+fn hidden_mode(
+    root: &RootFd,
+    plan: &MountPlan,
+    kind: &CString,
+) -> Result<Option<CString>, CallError> {
+    if kind.as_bytes() != b"tmpfs" || has_parameter(&plan.options, b"mode") {
+        return Ok(None);
+    }
+    let hidden = match root.open_beneath(&plan.destination, OFlag::O_PATH) {
+        Err(error) if error.errno == Errno::ENOENT => return Ok(None),
+        hidden => hidden?,
+    };
+    let mode = fstat(&hidden).called(|| "fstat".into())?.st_mode & 0o7777;
+    let mode = CString::new(format!("{mode:o}")).map_err(|_| Errno::EINVAL);
+    mode.map(Some).called(|| "tmpfs: mode".into())
+}
+
+fn top_owner(options: &MountOptions) -> TopOwner {
+    if has_parameter(options, b"uid") || has_parameter(options, b"gid") {
+        TopOwner::Given
+    } else {
+        TopOwner::Copied
+    }
+}
+
+fn has_parameter(options: &MountOptions, name: &[u8]) -> bool {
+    options.data.iter().any(|(key, _)| key.as_bytes() == name)
+}
+
+/// A detached mount of a new filesystem, with a mode where one is to be added. For virtual ones read-only is the mount's affair;
 /// a device's filesystem must know it, too, or it replays its journal.
 fn new_filesystem(
     kind: &CString,
     source: &CString,
     options: &MountOptions,
+    mode: Option<&CString>,
 ) -> Result<OwnedFd, CallError> {
     let fs = fsopen(kind).called(|| format!("fsopen({kind:?})"))?;
     let answered = |errno: Errno, call: String| {
@@ -350,6 +394,10 @@ fn new_filesystem(
     }
     if kind.as_bytes() == b"tmpfs" {
         attributes &= !attr::RDONLY;
+    }
+    if let Some(mode) = mode {
+        fsconfig_string(&fs, c"mode", mode)
+            .map_err(|errno| answered(errno, format!("fsconfig(mode={mode:?})")))?;
     }
     for (key, value) in &options.data {
         let done = match value {

@@ -10,6 +10,7 @@ pub(crate) mod in_root;
 pub(crate) mod keyctl;
 pub(crate) mod mount_api;
 pub(crate) mod network;
+pub(crate) mod nsfs;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod procfs;
