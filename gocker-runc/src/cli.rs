@@ -80,6 +80,16 @@ pub(crate) enum Rootless {
     Auto,
 }
 
+impl From<Rootless> for crate::rootless::Rootless {
+    fn from(rootless: Rootless) -> Self {
+        match rootless {
+            Rootless::True => Self::Yes,
+            Rootless::False => Self::No,
+            Rootless::Auto => Self::Auto,
+        }
+    }
+}
+
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

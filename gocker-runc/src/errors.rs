@@ -45,6 +45,28 @@ pub(crate) fn hint(text: &str) -> Option<&'static str> {
             "run as root, or give the container a user namespace that this user may make",
         ),
         (
+            &["clone3", "(ENOSPC)"],
+            "no more namespaces may be made here: see the limits in /proc/sys/user",
+        ),
+        (
+            &["make \"/run/gocker-runc", "(EACCES)"],
+            "an ordinary user sets XDG_RUNTIME_DIR, or names another directory with --root",
+        ),
+        (
+            &["fsconfig(create \"sysfs\")", "(EPERM)"],
+            "in a user namespace sysfs needs a new network namespace beside it; \
+             without one, bind /sys (type \"none\", options rbind, ro)",
+        ),
+        (
+            &["fsconfig(create \"proc\")", "(EPERM)"],
+            "in a user namespace proc needs a new PID namespace beside it, \
+             and a /proc of the caller's of which nothing is hidden",
+        ),
+        (
+            &["fsconfig(create \"mqueue\")", "(EPERM)"],
+            "in a user namespace mqueue needs a new IPC namespace beside it",
+        ),
+        (
             &["prlimit", "(EPERM)"],
             "raising a hard limit needs CAP_SYS_RESOURCE, which this user does not have",
         ),

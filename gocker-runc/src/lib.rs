@@ -20,6 +20,7 @@ mod operations;
 mod process;
 mod rlimits;
 mod rootfs;
+mod rootless;
 mod seccomp;
 mod sys;
 mod sysctl;

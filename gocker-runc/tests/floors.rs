@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 6] = [
         "namespaces",
         "rlimits",
         "rootfs",
+        "rootless",
         "seccomp",
         "sysctl",
     ],

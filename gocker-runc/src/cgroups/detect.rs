@@ -194,12 +194,6 @@ impl Hierarchy {
             .any(|name| !name.starts_with("name="))
     }
 
-    /// Whether this is the tree of `controller`.
-    #[must_use]
-    pub(crate) fn has(&self, controller: &str) -> bool {
-        self.controllers.iter().any(|name| name == controller)
-    }
-
     /// The directory of the runtime's own cgroup.
     ///
     /// Where the own cgroup lies outside of what is mounted, as it does for a mount made in

@@ -8,6 +8,9 @@ use nix::unistd::Pid;
 
 use crate::sys::errno::describe;
 
+/// The step of handing a cgroup over.
+pub(super) const CHOWN: &str = "chown";
+
 /// A refusal, or the kernel's answer to one step.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -92,6 +95,12 @@ pub(crate) enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A rootless container without a cgroup of its own.
+    #[error(
+        "the container has no cgroup of its own: \
+         the user who made it may make none (rootless)"
+    )]
+    Shared,
     /// The machine has no freezer for this container.
     #[error("no freezer: the cgroup v1 controller \"freezer\" is not mounted")]
     NoFreezer,
@@ -127,4 +136,22 @@ pub(crate) enum Error {
         /// The kernel's answer.
         answer: Errno,
     },
+}
+
+impl Error {
+    /// Whether the kernel keeps for callers with more rights what a container can do without:
+    /// device rules, since nobody else could make the nodes that they are about, and giving away.
+    pub(crate) fn is_for_lack_of_rights(&self) -> bool {
+        let answer = match self {
+            Self::DeviceProgram { answer, .. } => *answer,
+            Self::Path {
+                operation: CHOWN,
+                answer,
+                ..
+            } => *answer,
+            Self::Set { field, answer, .. } if field == "linux.resources.devices" => *answer,
+            _ => return false,
+        };
+        matches!(answer, Errno::EPERM | Errno::EACCES | Errno::EROFS)
+    }
 }

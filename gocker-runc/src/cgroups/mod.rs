@@ -10,7 +10,8 @@
 //!
 //! Two layouts are served. On *v2* there is one directory. On *v1* there is one in each
 //! hierarchy; a *hybrid* machine is v1 with one cgroup2 hierarchy beside the others, where the
-//! container has a directory too.
+//! container has a directory too. A *shared* one is none: the container of a user who may make
+//! none stays where the runtime is.
 //!
 //! Spec: config-linux.md#configLinuxCgroups
 
@@ -22,6 +23,7 @@ pub(crate) mod mounts;
 pub(crate) mod oom;
 mod path;
 mod refusals;
+mod shared;
 pub(crate) mod stats;
 pub(crate) mod sub_paths;
 mod tree;
@@ -41,6 +43,7 @@ use detect::{Kind, Layout};
 pub(crate) use error::Error;
 use mounts::{CgroupMounts, View};
 use oom::OomWatch;
+use shared::Shared;
 use stats::Stats;
 use sub_paths::SubPaths;
 
@@ -51,6 +54,8 @@ pub(crate) enum Cgroup {
     V1(v1::Hierarchies),
     /// One directory.
     V2(v2::Unified),
+    /// None of its own.
+    Shared(Shared),
 }
 
 /// How a new process becomes a member.
@@ -101,16 +106,46 @@ impl Cgroup {
         }
     }
 
+    /// The same for a rootless container that asked for no place: what this user may not make is
+    /// left out, and perhaps nothing remains.
+    ///
+    /// # Errors
+    /// An id that cannot be a cgroup's name.
+    pub(crate) fn plan_rootless(layout: Option<&Layout>, id: &str) -> Result<Self, Error> {
+        let place = path::Place::parse(None, id)?;
+        let refused = match layout.map(|layout| (layout, layout.kind())) {
+            None => None,
+            Some((layout, Kind::V1)) => match v1::Hierarchies::plan_rootless(layout, &place) {
+                Ok(hierarchies) => return Ok(Self::V1(hierarchies)),
+                Err(refused) => refused,
+            },
+            Some((layout, Kind::V2)) => {
+                let unified = v2::Unified::plan(layout, &place)?;
+                if tree::may_make(unified.dir()) && tree::may_move(unified.dir()) {
+                    return Ok(Self::V2(unified));
+                }
+                Some(unified.dir().to_owned())
+            }
+        };
+        Ok(Self::Shared(Shared { refused }))
+    }
+
     /// Refuses what cannot be applied to a new cgroup on this machine, before anything is made.
     ///
     /// # Errors
     /// Names the field; a cgroup of this path that is in use.
     pub(crate) fn check(&self, resources: &Resources) -> Result<(), Error> {
         refusals::check_new(resources)?;
-        tree::check_unused(self.main_dir())?;
         match self {
-            Self::V1(hierarchies) => hierarchies.check(resources),
-            Self::V2(unified) => unified.check(resources),
+            Self::V1(hierarchies) => {
+                tree::check_unused(hierarchies.main_dir())?;
+                hierarchies.check(resources)
+            }
+            Self::V2(unified) => {
+                tree::check_unused(unified.dir())?;
+                unified.check(resources)
+            }
+            Self::Shared(shared) => Ok(shared.check(resources)?),
         }
     }
 
@@ -124,10 +159,11 @@ impl Cgroup {
         let created = match self {
             Self::V1(hierarchies) => hierarchies.create(),
             Self::V2(unified) => unified.create(),
+            Self::Shared(_) => Ok(()),
         };
         match created {
             Ok(()) => {
-                *self.hold_mut() = Hold::Ours;
+                self.take_hold();
                 Ok(())
             }
             // The first error is the one to tell; the directories are empty.
@@ -146,6 +182,7 @@ impl Cgroup {
         let made = match self {
             Self::V1(hierarchies) => hierarchies.take_made(),
             Self::V2(unified) => unified.take_made(),
+            Self::Shared(_) => Vec::new(),
         };
         tree::remove_made(made, &own)
     }
@@ -160,7 +197,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.apply_before_entry(resources),
             // A program is attached in one step.
-            Self::V2(_) => Ok(()),
+            Self::V2(_) | Self::Shared(_) => Ok(()),
         }
     }
 
@@ -172,6 +209,8 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.apply(resources),
             Self::V2(unified) => unified.apply(resources),
+            // `check` has refused every limit.
+            Self::Shared(_) => Ok(()),
         }
     }
 
@@ -190,6 +229,7 @@ impl Cgroup {
                 unified.check(resources)?;
                 unified.update(resources)
             }
+            Self::Shared(shared) => Ok(shared.check(resources)?),
         }
     }
 
@@ -209,6 +249,11 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.way_in(sub_paths),
             Self::V2(unified) => unified.way_in(sub_paths),
+            Self::Shared(_) if sub_paths.are_given() => Err(Error::Shared),
+            Self::Shared(_) => Ok(WayIn {
+                clone_into: None,
+                tasks: Vec::new(),
+            }),
         }
     }
 
@@ -235,7 +280,7 @@ impl Cgroup {
     /// The kernel's answer.
     pub(crate) fn delegate(&self, owner: Uid) -> Result<(), Error> {
         match self {
-            Self::V1(_) => Ok(()),
+            Self::V1(_) | Self::Shared(_) => Ok(()),
             Self::V2(unified) => unified.delegate(owner),
         }
     }
@@ -245,7 +290,17 @@ impl Cgroup {
     /// # Errors
     /// The kernel's answer.
     pub(crate) fn processes(&self) -> Result<Vec<Pid>, Error> {
-        tree::processes(self.main_dir())
+        match self {
+            Self::V1(hierarchies) => tree::processes(hierarchies.main_dir()),
+            Self::V2(unified) => tree::processes(unified.dir()),
+            Self::Shared(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the container has none of its own, and so nothing here tells its processes.
+    #[must_use]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
     }
 
     /// Sends `signal` to every process of the container, in a way that none escapes by
@@ -261,6 +316,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.kill_all(signal),
             Self::V2(unified) => unified.kill_all(signal),
+            Self::Shared(_) => Ok(()),
         }
     }
 
@@ -272,6 +328,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => v1::freezer::freeze(hierarchies.freezer_dir()?),
             Self::V2(unified) => v2::freezer::freeze(unified.dir()),
+            Self::Shared(_) => Err(Error::Shared),
         }
     }
 
@@ -283,6 +340,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => v1::freezer::thaw(hierarchies.freezer_dir()?),
             Self::V2(unified) => v2::freezer::thaw(unified.dir()),
+            Self::Shared(_) => Err(Error::Shared),
         }
     }
 
@@ -297,6 +355,7 @@ impl Cgroup {
                 .ok()
                 .map_or(Ok(false), v1::freezer::is_frozen),
             Self::V2(unified) => v2::freezer::is_frozen(unified.dir()),
+            Self::Shared(_) => Ok(false),
         }
     }
 
@@ -309,6 +368,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.dir("memory").map(OomWatch::on_v1).transpose(),
             Self::V2(unified) => OomWatch::on_v2(unified.dir()),
+            Self::Shared(_) => Err(Error::Shared),
         }
     }
 
@@ -320,6 +380,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => stats::read_v1(hierarchies),
             Self::V2(unified) => stats::read_v2(unified.dir()),
+            Self::Shared(_) => Err(Error::Shared),
         }
     }
 
@@ -348,6 +409,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.record(),
             Self::V2(unified) => Record([(String::new(), unified.dir().to_owned())].into()),
+            Self::Shared(_) => Record::default(),
         }
     }
 
@@ -356,13 +418,14 @@ impl Cgroup {
     pub(crate) fn from_record(record: &Record) -> Self {
         match record.0.get("") {
             Some(dir) if record.0.len() == 1 => Self::V2(v2::Unified::from_dir(dir.clone())),
+            None if record.0.is_empty() => Self::Shared(Shared::default()),
             _ => Self::V1(v1::Hierarchies::from_record(record)),
         }
     }
 
     /// What a mount of type `cgroup` shows in the container.
     #[must_use]
-    pub(crate) fn mount_list(&self, layout: &Layout, view: View) -> CgroupMounts {
+    pub(crate) fn mount_list(&self, layout: Option<&Layout>, view: View) -> CgroupMounts {
         mounts::list(self, layout, view)
     }
 
@@ -370,21 +433,15 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.hold,
             Self::V2(unified) => unified.hold,
+            Self::Shared(_) => Hold::Planned,
         }
     }
 
-    fn hold_mut(&mut self) -> &mut Hold {
+    fn take_hold(&mut self) {
         match self {
-            Self::V1(hierarchies) => &mut hierarchies.hold,
-            Self::V2(unified) => &mut unified.hold,
-        }
-    }
-
-    /// The directory that stands for the whole.
-    fn main_dir(&self) -> &Path {
-        match self {
-            Self::V1(hierarchies) => hierarchies.main_dir(),
-            Self::V2(unified) => unified.dir(),
+            Self::V1(hierarchies) => hierarchies.hold = Hold::Ours,
+            Self::V2(unified) => unified.hold = Hold::Ours,
+            Self::Shared(_) => (),
         }
     }
 
@@ -392,6 +449,7 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => hierarchies.dirs().collect(),
             Self::V2(unified) => vec![unified.dir()],
+            Self::Shared(_) => Vec::new(),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, eaccess};
 
 use super::{Error, files};
 
@@ -60,6 +60,27 @@ fn make_one(dir: &Path) -> Result<(), Errno> {
         .mode(0o755)
         .create(dir)
         .map_err(files::errno)
+}
+
+/// Whether this user may make `dir`, or use the one that is there.
+pub(super) fn may_make(dir: &Path) -> bool {
+    let existing = dir.ancestors().find(|dir| dir.exists());
+    existing.is_some_and(|place| {
+        let file = place.join("cgroup.procs");
+        let (path, rights) = if place == dir {
+            (file.as_path(), AccessFlags::W_OK)
+        } else {
+            (place, AccessFlags::W_OK | AccessFlags::X_OK)
+        };
+        eaccess(path, rights).is_ok()
+    })
+}
+
+/// Whether this user may move its processes to `dir` of cgroup2 from where they are, beside it
+/// or above it: that takes a right in the cgroup that both places share.
+pub(super) fn may_move(dir: &Path) -> bool {
+    dir.parent()
+        .is_some_and(|shared| eaccess(&shared.join("cgroup.procs"), AccessFlags::W_OK).is_ok())
 }
 
 /// Removes directories that [`make`] made, the last first. Those of the container go with all

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::init::plan::Choices;
 use crate::operations::create::{Mode, Request, create};
+use crate::rootless::Rootless;
 
 /// Arguments of `create`, which `run` has, too.
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,12 @@ pub(crate) struct Args {
 
 impl Args {
     /// What the operation is asked for.
-    pub(crate) fn request<'a>(&'a self, root: &'a Path, mode: Mode) -> Request<'a> {
+    pub(crate) fn request<'a>(
+        &'a self,
+        root: &'a Path,
+        mode: Mode,
+        rootless: Rootless,
+    ) -> Request<'a> {
         Request {
             root,
             id: &self.id,
@@ -52,6 +58,7 @@ impl Args {
                 preserve_fds: self.preserve_fds,
             },
             mode,
+            rootless,
         }
     }
 }
@@ -60,7 +67,7 @@ impl Args {
 ///
 /// # Errors
 /// The operation's.
-pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    create(&args.request(root, Mode::Create))?;
+pub(crate) fn run(root: &Path, args: &Args, rootless: Rootless) -> anyhow::Result<ExitCode> {
+    create(&args.request(root, Mode::Create, rootless))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,19 +17,18 @@ pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod state;
+mod state_root;
 pub(crate) mod update;
 
 use std::ffi::CString;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use nix::unistd::Uid;
 
-use crate::cli::{Cli, Command, Rootless};
+use crate::cli::{Cli, Command};
 use crate::sys::{errno, process, sealed_exe};
 
 /// Runs the command.
@@ -37,13 +36,13 @@ use crate::sys::{errno, process, sealed_exe};
 /// # Errors
 /// The command, its container, and what failed.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
-    let root = root(cli)?;
+    let root = state_root::state_root(cli)?;
     match &cli.command {
         Command::Checkpoint(args) => {
             checkpoint::run(&root, args).context(named("checkpoint", &args.id))
         }
         Command::Create(args) => make_ready(cli, args.preserve_fds)
-            .and_then(|()| create::run(&root, args))
+            .and_then(|()| create::run(&root, args, cli.rootless.into()))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
         Command::Events(args) => events::run(&root, args).context(named("events", &args.id)),
@@ -58,7 +57,7 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Restore(args) => restore::run(&root, args).context(named("restore", &args.id)),
         Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
         Command::Run(args) => make_ready(cli, args.preserve_fds)
-            .and_then(|()| run::run(&root, args))
+            .and_then(|()| run::run(&root, args, cli.rootless.into()))
             .context(named("run", &args.id)),
         Command::Spec(args) => spec::run(args).context("spec"),
         Command::Start(args) => start::run(&root, args).context(named("start", &args.id)),
@@ -71,27 +70,12 @@ fn named(command: &str, id: &str) -> String {
     format!("{command} {id:?}")
 }
 
-/// Where states are kept: `--root`, or a directory that is lost at a reboot.
-fn root(cli: &Cli) -> anyhow::Result<PathBuf> {
-    if let Some(root) = &cli.root {
-        return std::path::absolute(root).with_context(|| format!("--root {root:?}"));
-    }
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    if let Some(dir) = runtime_dir.filter(|_| !Uid::effective().is_root()) {
-        return Ok(PathBuf::from(dir).join("gocker-runc"));
-    }
-    Ok("/run/gocker-runc".into())
-}
-
 /// What comes before a container process may be made: refusals that concern the whole
 /// command, and a program file that a container cannot write to.
 fn make_ready(cli: &Cli, preserve_fds: u32) -> anyhow::Result<()> {
     preserved::check(preserve_fds)?;
     if cli.systemd_cgroup {
         bail!("--systemd-cgroup: the systemd cgroup driver is not served yet");
-    }
-    if cli.rootless == Rootless::True {
-        bail!("--rootless=true is not served yet");
     }
     let file = match sealed_exe::running().context("open(/proc/self/exe)")? {
         sealed_exe::Running::Protected => return Ok(()),

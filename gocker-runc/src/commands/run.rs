@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::create;
 use crate::operations::create::Mode;
 use crate::operations::run::{Afterwards, run as run_container};
+use crate::rootless::Rootless;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ impl std::ops::Deref for Args {
 ///
 /// # Errors
 /// The operation's.
-pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(root: &Path, args: &Args, rootless: Rootless) -> anyhow::Result<ExitCode> {
     let mode = if args.detach {
         Mode::Detached
     } else {
@@ -45,5 +46,5 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         keep: args.keep,
         no_subreaper: args.no_subreaper,
     };
-    run_container(&args.create.request(root, mode), afterwards).map(ExitCode::from)
+    run_container(&args.create.request(root, mode, rootless), afterwards).map(ExitCode::from)
 }

@@ -9,11 +9,11 @@ use bundles::FieldError;
 use bundles::config::mounts::Mount;
 
 use super::plan::c_string;
-use crate::cgroups::mounts::{CgroupMounts, V1Mount, V1Source};
+use crate::cgroups::mounts::{Access, CgroupMounts, V1Mount, V1Source};
 use crate::rootfs::Link;
 use crate::rootfs::mount::{MountPlan, What};
 use crate::rootfs::mount_options::MountOptions;
-use crate::sys::mount_api::Recursive;
+use crate::sys::mount_api::{Recursive, attr};
 
 /// The mounts and links that `mount`, of type `cgroup`, stands for.
 ///
@@ -26,9 +26,9 @@ pub(super) fn plan(
 ) -> Result<(Vec<MountPlan>, Vec<Link>), FieldError> {
     let destination = &mount.destination;
     match mounts {
-        CgroupMounts::V2 { fallback } => {
+        CgroupMounts::V2 { fallback, access } => {
             let what = filesystem("cgroup2", Some(fallback.clone()))?;
-            let options = with_data(options, Vec::new());
+            let options = with_access(with_data(options, Vec::new()), *access);
             Ok((
                 vec![MountPlan {
                     destination: destination.clone(),
@@ -71,10 +71,8 @@ fn plan_hierarchy(
                 tree: None,
             };
             let bind = Some(Recursive::No);
-            let options = MountOptions {
-                bind,
-                ..with_data(options, Vec::new())
-            };
+            let options = with_access(with_data(options, Vec::new()), mount.access);
+            let options = MountOptions { bind, ..options };
             MountPlan {
                 destination,
                 what,
@@ -85,7 +83,7 @@ fn plan_hierarchy(
         V1Source::FileSystem(words) => MountPlan {
             destination,
             what: filesystem("cgroup", None)?,
-            options: with_data(options, v1_options(words)?),
+            options: with_access(with_data(options, v1_options(words)?), mount.access),
             id_map: None,
         },
     })
@@ -109,6 +107,15 @@ fn with_data(options: &MountOptions, data: Vec<(CString, Option<CString>)>) -> M
         data,
         ..MountOptions::default()
     }
+}
+
+/// Read-only where more is shown than the container's own part.
+fn with_access(mut options: MountOptions, access: Access) -> MountOptions {
+    if access == Access::ReadOnly {
+        options.attributes.set |= attr::RDONLY;
+        options.attributes.clear &= !attr::RDONLY;
+    }
+    options
 }
 
 /// `none,name=systemd` as parameters.

@@ -37,8 +37,10 @@ pub(crate) struct JoinPlan {
     pub(crate) id: String,
     /// The container's init, as a pidfd.
     pub(crate) init: OwnedFd,
-    /// Which of its namespaces to join, but for the PID namespace.
+    /// Which of its namespaces are still to join.
     pub(crate) namespaces: CloneFlags,
+    /// Whether it has a user namespace.
+    pub(crate) in_user_namespace: bool,
     /// Its root directory, where it has no mount namespace that would bring it.
     pub(crate) root: Option<OwnedFd>,
     /// v1's files to write oneself into.
@@ -70,8 +72,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
         fchdir(root).called(|| "fchdir(root)".into())?;
         chroot(".").called(|| "chroot(.)".into())?;
     }
-    let in_user_namespace = plan.namespaces.contains(CloneFlags::CLONE_NEWUSER);
-    if in_user_namespace {
+    if plan.in_user_namespace {
         namespaces::user::become_root().context("take root's ids in the user namespace")?;
     }
     // A session of its own, so that no terminal of the caller's is the process's.
@@ -93,7 +94,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
         end.send(&FromInit::Prepared)?;
         end.expect(ToInit::Start)?;
     }
-    let prepared = prepare_program(process, env, in_user_namespace)?;
+    let prepared = prepare_program(process, env, plan.in_user_namespace)?;
     Err(become_program(process, &prepared))
 }
 

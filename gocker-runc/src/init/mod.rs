@@ -16,6 +16,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::Context;
+use bundles::config::linux::namespaces::Kind;
 use caps::Capability;
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -48,6 +49,12 @@ pub(crate) fn run(mut plan: InitPlan, end: InitEnd, listener: Option<OwnedFd>) -
         Err(error) => fail(&end.0, &error),
     };
     plan.close_used();
+    if listener.is_some() && plan.may_be_joined_by_its_user() {
+        // Else only root could look up its namespaces.
+        if let Err(error) = prctl::set_dumpable(true).context("prctl(DUMPABLE)") {
+            fail(&end.0, &error);
+        }
+    }
     let answer_to = match wait_for_start(end, listener) {
         Ok(answer_to) => answer_to,
         // Nobody is left to hear why.
@@ -91,14 +98,15 @@ fn fail(socket: &OwnedFd, error: &anyhow::Error) -> ! {
 fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     // If the runtime is killed meanwhile, so is init.
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
+    // Before this process is another user to v1's cgroups, and before the cgroup namespace, whose
+    // root is where its maker is.
+    enter_cgroups(&mut plan.way_in)?;
+    set_own_oom_score(plan)?;
+    if plan.new_user_namespace {
+        become_mapped(plan, end)?;
+    }
     // No process of a joined namespace may look into this one (CVE-2016-9962).
     prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
-    if plan.new_user_namespace {
-        end.expect(ToInit::IdsMapped)?;
-        namespaces::user::become_root().context("take root's ids in the user namespace")?;
-    }
-    // Before the cgroup namespace, whose root is where its maker is.
-    enter_cgroups(&mut plan.way_in)?;
     plan.namespaces.join()?;
     plan.namespaces.unshare_cgroup()?;
     // A session of its own, so that no terminal of the caller's is the container's.
@@ -152,6 +160,29 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     let prepared = prepare_program(process, env, plan.in_user_namespace)?;
     end.send(&FromInit::Prepared)?;
     Ok(prepared)
+}
+
+/// Tells the kernel how gladly it may kill this process, while its files in /proc are its own:
+/// the children inherit it.
+fn set_own_oom_score(plan: &mut InitPlan) -> anyhow::Result<()> {
+    let Some(score) = plan.oom_score_adj.take() else {
+        return Ok(());
+    };
+    let written = ProcFd::host()?.write("self/oom_score_adj", score.to_string().as_bytes());
+    written.context("process.oomScoreAdj")
+}
+
+/// Becomes root of the user namespace that this process was born into.
+fn become_mapped(plan: &InitPlan, end: &InitEnd) -> anyhow::Result<()> {
+    // An ordinary user can map only what is dumpable. No namespace of a container's is joined by
+    // then, unless by root.
+    if !plan.of_ordinary_user {
+        prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
+    }
+    end.expect(ToInit::IdsMapped)?;
+    namespaces::user::become_root().context("take root's ids in the user namespace")?;
+    // Another user's process has lost it.
+    prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("prctl(PDEATHSIG)")
 }
 
 /// The configured environment, and `HOME` where it has none.
@@ -383,8 +414,11 @@ pub(crate) unsafe fn run_intermediate(
     use sys::clone3::{CloneArgs, Cloned, clone3};
     let join = |plan: &mut InitPlan| -> anyhow::Result<()> {
         enter_cgroups(&mut plan.way_in)?;
+        set_own_oom_score(plan)?;
+        // No process of a joined namespace may look into this one (CVE-2016-9962).
+        prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
         if let Some(pid) = plan.namespaces.joined_pid.take() {
-            namespaces::enter(bundles::config::linux::namespaces::Kind::Pid, &pid)?;
+            plan.namespaces.joined.push((Kind::Pid, pid));
         }
         plan.namespaces.join()?;
         plan.namespaces.joined.clear();

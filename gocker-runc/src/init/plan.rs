@@ -10,6 +10,7 @@ use bundles::config::Config;
 use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::process::{ConsoleSize, Process, User};
+use nix::errno::Errno;
 use oci_spec::runtime::PosixRlimit;
 
 use super::rootfs_plan;
@@ -21,6 +22,7 @@ use crate::namespaces::NamespacePlan;
 use crate::rootfs::mount::MountPlan;
 use crate::rootfs::pivot::Pivot;
 use crate::rootfs::{self, RootfsPlan};
+use crate::sys::caller::{in_user_namespace, is_ordinary_user};
 use crate::{seccomp, sysctl};
 
 /// The plan of a container process.
@@ -36,6 +38,11 @@ pub(crate) struct InitPlan {
     pub(crate) in_user_namespace: bool,
     /// Whether the runtime writes id mappings.
     pub(crate) new_user_namespace: bool,
+    /// Whether the runtime has no rights but an ordinary user's. Then only a dumpable process can
+    /// be mapped, and nothing can be set from outside that a user may not set.
+    pub(crate) of_ordinary_user: bool,
+    /// /proc/self/oom_score_adj, where init itself has to set it.
+    pub(crate) oom_score_adj: Option<i32>,
     /// v1's files to write oneself into.
     pub(crate) way_in: Vec<OwnedFd>,
     /// Whether a session keyring is made.
@@ -128,6 +135,12 @@ impl InitPlan {
             namespaces: NamespacePlan::new(namespaces)?,
             in_user_namespace: namespaces.has(Kind::User),
             new_user_namespace: namespaces.is_new(Kind::User),
+            of_ordinary_user: is_ordinary_user(),
+            oom_score_adj: config
+                .process
+                .as_ref()
+                .filter(|_| is_ordinary_user())
+                .and_then(|process| process.oom_score_adj),
             way_in: Vec::new(),
             new_keyring: !choices.no_new_keyring,
             bring_loopback_up: namespaces.is_new(Kind::Network),
@@ -151,13 +164,19 @@ impl InitPlan {
     /// # Errors
     /// The mount whose source cannot be opened.
     pub(crate) fn open_sources(&mut self) -> Result<(), rootfs::Error> {
-        if !self.in_user_namespace || self.rootfs.pivot == Pivot::Chroot {
+        // Who may not copy mounts can open them as well inside, as the user who it still is.
+        if !self.in_user_namespace || self.of_ordinary_user || self.rootfs.pivot == Pivot::Chroot {
             return Ok(());
         }
-        self.rootfs
+        let opened = self
+            .rootfs
             .mounts
             .iter_mut()
-            .try_for_each(rootfs::mount::open_early)
+            .try_for_each(rootfs::mount::open_early);
+        match opened {
+            Err(error) if error.errno() == Some(Errno::EPERM) && in_user_namespace() => Ok(()),
+            opened => opened,
+        }
     }
 
     /// The descriptors that init needs from the runtime; all others are closed in it.
@@ -170,6 +189,13 @@ impl InitPlan {
             .chain(namespaces)
             .chain(&self.namespaces.joined_pid);
         all.chain(trees).map(AsRawFd::as_raw_fd).collect()
+    }
+
+    /// Whether an ordinary user made it, who may want to `exec` in it before it is started; nobody
+    /// else sees it in its PID namespace by then.
+    pub(crate) fn may_be_joined_by_its_user(&self) -> bool {
+        let new_pid = u64::from(libc::CLONE_NEWPID.cast_unsigned());
+        self.of_ordinary_user && self.namespaces.clone_flags & new_pid != 0
     }
 
     /// Closes what was needed for the mounts and the namespaces.

@@ -73,12 +73,13 @@ impl NamespacePlan {
         }
         let joins = !plan.joined.is_empty();
         let makes = plan.clone_flags != 0;
+        // A PID namespace of the user namespace's can be joined only after that.
         plan.intermediate = (namespaces.is_new(Kind::User) && joins)
-            || (namespaces.path(Kind::User).is_some() && makes);
+            || (namespaces.path(Kind::User).is_some() && (makes || plan.joined_pid.is_some()));
         Ok(plan)
     }
 
-    /// Joins every namespace of the plan but the PID namespace, in the calling process.
+    /// Joins every namespace of `joined`, in the calling process.
     ///
     /// Those that the host's root owns are joined before the user namespace, those that the
     /// user namespace owns after it; the kernel tells which is which.
@@ -87,7 +88,7 @@ impl NamespacePlan {
     /// The namespace that the kernel refuses.
     pub(crate) fn join(&self) -> Result<(), Error> {
         let mut refused = Vec::new();
-        let user = self.joined.iter().find(|(kind, _)| *kind == Kind::User);
+        let user = self.joined_user();
         for (kind, fd) in self.joined.iter().filter(|(kind, _)| *kind != Kind::User) {
             match enter(*kind, fd) {
                 Err(error) if user.is_some() && error.source.errno == Errno::EPERM => {
@@ -96,17 +97,23 @@ impl NamespacePlan {
                 done => done?,
             }
         }
-        if let Some((kind, fd)) = user {
-            enter(*kind, fd)?;
+        if let Some(fd) = user {
+            enter(Kind::User, fd)?;
             user::become_root().map_err(|source| Error {
                 what: "take root's ids in",
-                kind: *kind,
+                kind: Kind::User,
                 source,
             })?;
         }
         refused
             .into_iter()
             .try_for_each(|(kind, fd)| enter(*kind, fd))
+    }
+
+    /// The user namespace to join.
+    pub(crate) fn joined_user(&self) -> Option<&OwnedFd> {
+        let user = self.joined.iter().find(|(kind, _)| *kind == Kind::User);
+        user.map(|(_, fd)| fd)
     }
 
     /// Makes the cgroup namespace where one is wanted.

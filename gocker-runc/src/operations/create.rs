@@ -19,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::spawn::{Spawned, spawn};
 use super::undo::Made;
-use super::{State, id_mapping, unserved};
+use super::{State, id_mapping, unserved, user_namespace};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
 use crate::cgroups::mounts::View;
@@ -29,9 +29,11 @@ use crate::container::status::Status;
 use crate::init::plan::{Choices, InitPlan};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::{start_socket, stdio};
+use crate::rootless::Rootless;
+use crate::sys::caller::is_ordinary_user;
 use crate::sys::procfs::ProcFd;
 use crate::sys::seqpacket;
-use crate::{hooks, logging, namespaces, rlimits};
+use crate::{cgroups, hooks, logging, namespaces, rlimits};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub(crate) struct Request<'a> {
     pub(crate) choices: Choices,
     /// Who starts it, and who has the terminal.
     pub(crate) mode: Mode,
+    /// `--rootless`.
+    pub(crate) rootless: Rootless,
 }
 
 /// What comes after the container is made.
@@ -99,9 +103,8 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         .as_ref()
         .is_some_and(|process| process.terminal);
     let console = connect_console(terminal, request.console_socket, request.mode)?;
-    let layout = Layout::detect(Path::new("/proc"))?;
-    let cgroups_path = config.linux.cgroups_path.as_deref();
-    let cgroup = Cgroup::plan(&layout, cgroups_path, request.id).context("config.json")?;
+    let id_maps = user_namespace::plan(&config).context("config.json")?;
+    let (layout, cgroup) = plan_cgroup(request, &config)?;
     cgroup
         .check(&config.linux.resources)
         .context("config.json")?;
@@ -111,9 +114,10 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     } else {
         View::Host
     };
-    let cgroup_mounts = cgroup.mount_list(&layout, view);
+    let cgroup_mounts = cgroup.mount_list(layout.as_ref(), view);
     let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
         .context("config.json")?;
+    user_namespace::check_joined(&config, plan.namespaces.joined_user()).context("config.json")?;
     id_mapping::map_mounts(&mut plan).context("config.json")?;
 
     // From here on things are made; `made` unmakes them if a later step fails.
@@ -134,9 +138,11 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let cgroup = made.cgroup.insert(cgroup);
     cgroup.create().context("make the cgroup")?;
     logging::debug(|| format!("{:?}: cgroup: {:?}", request.id, cgroup.record().0));
-    cgroup
-        .apply_before_entry(&config.linux.resources)
-        .context("config.json")?;
+    forgive_lack_of_rights(
+        cgroup.apply_before_entry(&config.linux.resources),
+        request.rootless,
+    )
+    .context("config.json")?;
     plan.open_sources()?;
     let way_in = cgroup.way_in().context("open the cgroup")?;
     let Spawned { pid, pidfd, end } = spawn(plan, way_in, listener)?;
@@ -145,19 +151,19 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
-    if config.linux.namespaces.is_new(Kind::User) {
-        let (uids, gids) = (&config.linux.uid_mappings, &config.linux.gid_mappings);
-        namespaces::user::write_id_mappings(&ProcFd::host()?, pid, uids, gids)
-            .context("write the id mappings")?;
+    if let Some(id_maps) = id_maps {
+        id_maps
+            .write(&ProcFd::host()?, pid)
+            .context("config.json")?;
         end.send(ToInit::IdsMapped)?;
         if let (Some(owner), Some(cgroup)) = (cgroup_owner(&config), &made.cgroup) {
-            cgroup.delegate(owner).context("hand over the cgroup")?;
+            forgive_lack_of_rights(cgroup.delegate(owner), request.rootless)
+                .context("hand over the cgroup")?;
         }
     }
     // While init mounts, on the other core.
     if let Some(cgroup) = &made.cgroup {
-        cgroup
-            .apply(&config.linux.resources)
+        forgive_lack_of_rights(cgroup.apply(&config.linux.resources), request.rootless)
             .context("config.json")?;
     }
     state.init = Process::of(pid);
@@ -180,6 +186,36 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         end,
         master,
     })
+}
+
+/// Where the container's cgroup will be. One whose place was not chosen may be missing, where the
+/// caller has not the right to make it.
+fn plan_cgroup(request: &Request<'_>, config: &Config) -> anyhow::Result<(Option<Layout>, Cgroup)> {
+    let detected = Layout::detect(Path::new("/proc"));
+    let cgroups_path = config.linux.cgroups_path.as_deref();
+    if cgroups_path.is_none() && request.rootless.holds() {
+        let layout = match detected {
+            Err(cgroups::Error::NotMounted) => None,
+            detected => Some(detected?),
+        };
+        let cgroup = Cgroup::plan_rootless(layout.as_ref(), request.id).context("config.json")?;
+        return Ok((layout, cgroup));
+    }
+    let layout = detected?;
+    let cgroup = Cgroup::plan(&layout, cgroups_path, request.id).context("config.json")?;
+    Ok((Some(layout), cgroup))
+}
+
+/// A rootless container does without what only the machine's root may do, and what it cannot
+/// harm with.
+fn forgive_lack_of_rights(
+    applied: Result<(), cgroups::Error>,
+    rootless: Rootless,
+) -> Result<(), cgroups::Error> {
+    match applied {
+        Err(error) if error.is_for_lack_of_rights() && rootless.holds() => Ok(()),
+        applied => applied,
+    }
 }
 
 /// The container's root, as the host knows it, where the container may divide its cgroup: it
@@ -320,7 +356,10 @@ fn converse(
         if config.linux.namespaces.has(Kind::User) {
             rlimits::set(pid, &process.rlimits)?;
         }
-        set_oom_score_adj(pid, process)?;
+        // Init has done it before it became another user, where nobody else could.
+        if !is_ordinary_user() {
+            set_oom_score_adj(pid, process)?;
+        }
     }
     Ok(kept)
 }

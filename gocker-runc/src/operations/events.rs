@@ -90,11 +90,13 @@ fn open(root: &Path, id: &str) -> anyhow::Result<(Cgroup, OwnedFd)> {
 }
 
 fn stats_event(id: &str, cgroup: &Cgroup) -> anyhow::Result<Value> {
+    let stats = cgroup.stats()?;
     let generation = match cgroup {
         Cgroup::V1(_) => Generation::V1,
-        Cgroup::V2(_) => Generation::V2,
+        // A shared one has no figures, and does not come this far.
+        Cgroup::V2(_) | Cgroup::Shared(_) => Generation::V2,
     };
-    let data = report(&cgroup.stats()?, generation);
+    let data = report(&stats, generation);
     Ok(json!({"type": "stats", "id": id, "data": data}))
 }
 

@@ -34,6 +34,7 @@ use crate::init::join::JoinPlan;
 use crate::init::plan::ProcessPlan;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::stdio::{self, Signals};
+use crate::sys::caller::is_ordinary_user;
 use crate::sys::pidfd::pidfd_open;
 use crate::{logging, rlimits, seccomp};
 
@@ -83,13 +84,18 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     let state: State = state_dir::read_state(&dir)?
         .context("container does not exist: its creation was cut short")?;
     let init = living_init(&dir, &state, request.ignore_paused)?;
-    let process = process(request, &state.template)?;
+    let mut process = process(request, &state.template)?;
     let console = connect_console(process.terminal, request.console_socket, request.mode)?;
     let sub_paths = SubPaths::parse(request.sub_cgroups)?;
     let way_in = Cgroup::from_record(&state.cgroup)
         .way_in_beneath(&sub_paths)
         .context("open the cgroup")?;
     let plan = plan(request, &dir, &state, &process, &init)?;
+    if is_ordinary_user() {
+        // The process's files in /proc will be root's; so it inherits this.
+        set_oom_score_adj(Pid::this(), &process)?;
+        process.oom_score_adj = None;
+    }
     let signals = match request.mode {
         // Before the clone, so that none is lost.
         Mode::Foreground => Some(Signals::block().context("signalfd")?),
@@ -97,13 +103,11 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     };
     let init_pid = state.init.map(|init| Pid::from_raw(init.pid));
     let elsewhere = init_pid.filter(|_| !sub_paths.are_given());
-    let joined = flags(&state.template);
     let ended = |error: anyhow::Error| match has_ended(&init) {
         true => error.context("the container has stopped meanwhile"),
         false => error,
     };
-    let Spawned { pid, pidfd, end } =
-        spawn_further(plan, way_in, joined, elsewhere).map_err(ended)?;
+    let Spawned { pid, pidfd, end } = spawn_further(plan, way_in, elsewhere).map_err(ended)?;
 
     let mut made = Made::default();
     let (pid, pidfd) = made.init.insert((pid, pidfd));
@@ -191,7 +195,8 @@ fn plan(
     Ok(JoinPlan {
         id: state.id.clone(),
         init: init.try_clone().context("dup the pidfd")?,
-        namespaces: namespaces - CloneFlags::CLONE_NEWPID,
+        namespaces,
+        in_user_namespace,
         root,
         way_in: Vec::new(),
         keyring: template.keyring,

@@ -20,6 +20,7 @@ pub(crate) mod status;
 mod undo;
 mod unserved;
 pub(crate) mod update;
+mod user_namespace;
 
 use crate::cgroups::Record;
 

@@ -1,5 +1,7 @@
 //! `ps`: the processes of a container, by their ids on the host.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
@@ -11,15 +13,63 @@ use super::State;
 use crate::cgroups::Cgroup;
 use crate::container::state_dir;
 
-/// The processes in the container's cgroup; none when it has stopped.
+/// The processes in the container's cgroup, or where it has none those of its PID namespace; none
+/// when it has stopped.
 ///
 /// # Errors
-/// There is no such container, or its cgroup cannot be read.
+/// There is no such container, its cgroup cannot be read, or it has neither.
 pub(crate) fn processes(root: &Path, id: &str) -> anyhow::Result<Vec<Pid>> {
     let dir = state_dir::existing(root, id)?;
     let state: State = state_dir::read_state(&dir)?
         .context("container does not exist: its creation was cut short")?;
-    Ok(Cgroup::from_record(&state.cgroup).processes()?)
+    let cgroup = Cgroup::from_record(&state.cgroup);
+    if !cgroup.is_shared() {
+        return Ok(cgroup.processes()?);
+    }
+    match state.init.filter(|init| init.is_alive()) {
+        None => Ok(Vec::new()),
+        Some(_) if !state.own_pid_namespace => bail!(
+            "the container has neither a cgroup nor a PID namespace of its own: \
+             its processes cannot be told from others"
+        ),
+        Some(init) => of_namespace(init.pid),
+    }
+}
+
+/// The processes of the PID namespace that `init` is the first of, and of those below it.
+fn of_namespace(init: i32) -> anyhow::Result<Vec<Pid>> {
+    // What cannot be read has ended, or is somebody else's.
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let own = namespace(init);
+    let mut parents = BTreeMap::new();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").context("list /proc")? {
+        let name = entry.context("list /proc")?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if let Some(parent) = parent_of(&stat) {
+            parents.insert(pid, parent);
+            if own.is_some() && namespace(pid) == own {
+                found.insert(pid);
+            }
+        }
+    }
+    // A namespace that a process of the container has made is another, but it is below this one.
+    while let Some((pid, _)) = parents
+        .iter()
+        .find(|(pid, parent)| !found.contains(pid) && found.contains(parent))
+    {
+        found.insert(*pid);
+    }
+    Ok(found.into_iter().map(Pid::from_raw).collect())
+}
+
+/// Spec: proc_pid_stat(5), field 4
+fn parent_of(stat: &str) -> Option<i32> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// What ps(1) prints with `options`, the lines of other processes left out.
@@ -71,6 +121,12 @@ fn filter(text: &str, processes: &[Pid]) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parents() {
+        assert_eq!(parent_of("7 (a) b) S 3 7 7 0"), Some(3));
+        assert_eq!(parent_of(""), None);
+    }
 
     #[test]
     fn only_the_containers_lines_stay() {

@@ -20,6 +20,7 @@ use crate::init::join::{self, JoinPlan};
 use crate::init::{self, plan::InitPlan};
 use crate::namespaces;
 use crate::process::handshake::{FromInit, InitEnd, RuntimeEnd};
+use crate::sys::caller::is_ordinary_user;
 use crate::sys::clone3::{CloneArgs, Cloned, clone3};
 use crate::sys::{Called, seqpacket};
 
@@ -77,16 +78,14 @@ pub(super) fn spawn(
     }
 }
 
-/// Clones, and has the child join the container that `plan` names. `joined` are the namespaces
-/// that the container has; `elsewhere` is its init, whose cgroup is entered where the
-/// container has divided its own.
+/// Clones, and has the child join the container that `plan` names. `elsewhere` is its init, whose
+/// cgroup is entered where the container has divided its own.
 ///
 /// # Errors
 /// The call; a second thread in this process.
 pub(super) fn spawn_further(
     mut plan: JoinPlan,
     way_in: WayIn,
-    joined: CloneFlags,
     elsewhere: Option<Pid>,
 ) -> anyhow::Result<Spawned> {
     ensure!(has_one_thread()?, "the runtime has more than one thread");
@@ -95,9 +94,15 @@ pub(super) fn spawn_further(
     plan.way_in = way_in.tasks;
     // The child inherits it: it is there before anybody in the container can see the child.
     prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
-    // It works for the next child, the last one that this process has.
-    namespaces::join_those_of(&plan.init, joined & CloneFlags::CLONE_NEWPID)
-        .context("join the container's PID namespace")?;
+    // It works for the next child, the last one that this process has. An ordinary user has the
+    // right to do it, and everything else that comes, only in the user namespace.
+    let mut ahead = CloneFlags::CLONE_NEWPID;
+    if is_ordinary_user() {
+        ahead |= CloneFlags::CLONE_NEWUSER;
+    }
+    let ahead = plan.namespaces & ahead;
+    plan.namespaces.remove(ahead);
+    namespaces::join_those_of(&plan.init, ahead).context("join the container's namespaces")?;
     let clone = |cgroup: Option<&OwnedFd>| {
         let args = CloneArgs {
             flags: 0,

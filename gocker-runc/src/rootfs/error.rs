@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use crate::sys::CallError;
 
 /// A step, and the call that failed in it.
@@ -43,6 +45,18 @@ pub(crate) enum Error {
         /// The call.
         source: CallError,
     },
+}
+
+impl Error {
+    /// The kernel's answer, where it was asked.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Mount { source, .. } | Self::Path { source, .. } | Self::Root { source, .. } => {
+                Some(source.errno)
+            }
+            Self::Destination { .. } => None,
+        }
+    }
 }
 
 /// Adds the step to a call's error.

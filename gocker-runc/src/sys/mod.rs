@@ -4,6 +4,7 @@
 //! owned and close-on-exec.
 
 pub(crate) mod bpf;
+pub(crate) mod caller;
 pub(crate) mod clone3;
 pub(crate) mod errno;
 pub(crate) mod in_root;

@@ -25,9 +25,10 @@ use std::path::{Path, PathBuf};
 use bundles::config::linux::resources::{HugepageLimit, Limit, Resources};
 use nix::sys::signal::Signal;
 
-use super::detect::{Kind, Layout};
+use super::detect::{Hierarchy, Kind, Layout};
 use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
+use super::shared::cannot_make;
 use super::sub_paths::SubPaths;
 use super::tree::{self, Found};
 use super::{Error, Hold, Record, WayIn, files, v2};
@@ -36,6 +37,8 @@ use super::{Error, Hold, Record, WayIn, files, v2};
 #[derive(Debug)]
 pub(crate) struct Hierarchies {
     members: Vec<Member>,
+    /// Where a rootless container has no part, since its user may make none.
+    refused: Vec<Member>,
     /// Directories that `create` made, each after its parent.
     made: Vec<PathBuf>,
     pub(super) hold: Hold,
@@ -53,31 +56,39 @@ struct Member {
 
 impl Hierarchies {
     pub(super) fn plan(layout: &Layout, place: &Place) -> Result<Self, Error> {
-        let members: Vec<Member> = layout
-            .hierarchies()
-            .iter()
-            // A named tree belongs to whoever mounted it. systemd's is joined, since a
-            // systemd in the container expects to be in one.
-            .filter(|hierarchy| {
-                hierarchy.has(SYSTEMD)
-                    || !hierarchy
-                        .controllers
-                        .iter()
-                        .any(|name| name.starts_with("name="))
-            })
-            .map(|hierarchy| Member {
-                controllers: hierarchy.controllers.clone(),
-                dir: place.dir(hierarchy, Kind::V1),
-            })
-            .collect();
-        let planned = Self {
+        let planned = Self::of(members(layout, place), Vec::new());
+        planned.dir("devices").ok_or(Error::NoDevices)?;
+        Ok(planned)
+    }
+
+    /// What this user may make; where that is nothing, the error is one directory of it.
+    pub(super) fn plan_rootless(layout: &Layout, place: &Place) -> Result<Self, Option<PathBuf>> {
+        let (members, refused): (Vec<_>, Vec<_>) =
+            members(layout, place).into_iter().partition(|member| {
+                tree::may_make(&member.dir)
+                    && (!member.controllers.is_empty() || tree::may_move(&member.dir))
+            });
+        if members.is_empty() {
+            return Err(refused.into_iter().next().map(|member| member.dir));
+        }
+        Ok(Self::of(members, refused))
+    }
+
+    /// Whether containers have a part in a hierarchy of v1. A named tree belongs to whoever mounted
+    /// it; systemd's is joined, since a systemd in the container expects to be in one.
+    pub(super) fn are_joined(hierarchy: &Hierarchy) -> bool {
+        let is_named = |name: &String| name.starts_with("name=") && name != SYSTEMD;
+        !hierarchy.controllers.is_empty() && !hierarchy.controllers.iter().any(is_named)
+    }
+
+    fn of(members: Vec<Member>, refused: Vec<Member>) -> Self {
+        Self {
             members,
+            refused,
             made: Vec::new(),
             hold: Hold::Planned,
             has_device_rules: false,
-        };
-        planned.dir("devices").ok_or(Error::NoDevices)?;
-        Ok(planned)
+        }
     }
 
     pub(super) fn check(&self, resources: &Resources) -> Result<(), Error> {
@@ -91,6 +102,9 @@ impl Hierarchies {
         for Demand { v1, field, .. } in demands(resources) {
             let is_served =
                 self.dir(v1).is_some() || (v1 == "hugetlb" && self.hugetlb_in_cgroup2().is_some());
+            if let Some(member) = self.refused.iter().find(|member| member.has(v1)) {
+                Err(refuse(field, cannot_make(&member.dir)))?;
+            }
             if !is_served {
                 Err(refuse(
                     field,
@@ -135,7 +149,7 @@ impl Hierarchies {
     }
 
     pub(super) fn apply_before_entry(&mut self, resources: &Resources) -> Result<(), Error> {
-        devices::set(self.main_dir(), &resources.devices)?;
+        self.set_devices(resources)?;
         self.has_device_rules = true;
         Ok(())
     }
@@ -145,12 +159,19 @@ impl Hierarchies {
         if self.has_device_rules {
             return Ok(());
         }
-        devices::set(self.main_dir(), &resources.devices)
+        self.set_devices(resources)
+    }
+
+    /// A rootless container may lack this hierarchy, and then nobody can make nodes in it.
+    fn set_devices(&self, resources: &Resources) -> Result<(), Error> {
+        let set = |dir| devices::set(dir, &resources.devices);
+        self.dir("devices").map_or(Ok(()), set)
     }
 
     pub(super) fn update(&self, resources: &Resources) -> Result<(), Error> {
         self.set_limits(resources)?;
-        devices::update(self.main_dir(), &resources.devices)
+        let update = |dir| devices::update(dir, &resources.devices);
+        self.dir("devices").map_or(Ok(()), update)
     }
 
     fn set_limits(&self, resources: &Resources) -> Result<(), Error> {
@@ -266,7 +287,7 @@ impl Hierarchies {
     }
 
     /// The directory that stands for the whole: that of the devices controller, without which
-    /// no container is made.
+    /// only a rootless container is made.
     pub(super) fn main_dir(&self) -> &Path {
         self.dir("devices").unwrap_or_else(|| {
             self.members
@@ -306,12 +327,24 @@ impl Hierarchies {
             }
         }
         Self {
-            members,
-            made: Vec::new(),
             hold: Hold::Ours,
             has_device_rules: true,
+            ..Self::of(members, Vec::new())
         }
     }
+}
+
+/// The container's place in each hierarchy that it has a part in.
+fn members(layout: &Layout, place: &Place) -> Vec<Member> {
+    layout
+        .hierarchies()
+        .iter()
+        .filter(|hierarchy| hierarchy.controllers.is_empty() || Hierarchies::are_joined(hierarchy))
+        .map(|hierarchy| Member {
+            controllers: hierarchy.controllers.clone(),
+            dir: place.dir(hierarchy, Kind::V1),
+        })
+        .collect()
 }
 
 const SYSTEMD: &str = "name=systemd";

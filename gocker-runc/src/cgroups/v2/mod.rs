@@ -30,6 +30,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use super::detect::{Kind, Layout};
+use super::error::CHOWN;
 use super::path::Place;
 use super::refusals::{Demand, demands, refuse};
 use super::sub_paths::SubPaths;
@@ -212,7 +213,7 @@ impl Unified {
     /// See <https://docs.kernel.org/admin-guide/cgroup-v2.html#model-of-delegation>.
     pub(super) fn delegate(&self, owner: Uid) -> Result<(), Error> {
         let give = |path: &Path| chown(path, Some(owner.as_raw()), None).map_err(files::errno);
-        give(&self.dir).map_err(|answer| tree::path_error("chown", &self.dir, answer))?;
+        give(&self.dir).map_err(|answer| tree::path_error(CHOWN, &self.dir, answer))?;
         let listed = files::read(Path::new("/sys/kernel/cgroup/delegate"));
         let listed = listed
             .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
@@ -221,7 +222,7 @@ impl Unified {
             match give(&path) {
                 // Files of controllers that are not handed down.
                 Ok(()) | Err(Errno::ENOENT) => (),
-                Err(answer) => return Err(tree::path_error("chown", &path, answer)),
+                Err(answer) => return Err(tree::path_error(CHOWN, &path, answer)),
             }
         }
         Ok(())
