@@ -5,16 +5,19 @@
 //! and `process` hold what lies between; the features (`rootfs`, `namespaces`, `cgroups`, ...)
 //! do one thing each; `sys` is the kernel.
 
+mod accounts;
 mod capabilities;
 mod cgroups;
 mod cli;
 mod commands;
 mod console;
 mod container;
+mod cpu_affinity;
 mod errors;
 mod hooks;
 mod init;
 mod logging;
+mod lsm;
 mod namespaces;
 mod operations;
 mod process;

@@ -85,12 +85,21 @@ fn value(text: &[u8]) -> Result<Value, Error> {
 fn patiently(mut document: Value) -> Result<(Spec, Vec<String>), Error> {
     let mut warnings = Vec::new();
     drop_unknown_capabilities(&mut document, &mut warnings);
+    drop_empty_affinities(&mut document);
     match serde_path_to_error::deserialize(&document) {
         Ok(spec) => Ok((spec, warnings)),
         Err(error) => Err(Error::Field {
             field: error.path().to_string(),
             problem: error.inner().to_string(),
         }),
+    }
+}
+
+/// An empty list of `process.execCPUAffinity` is as good as none.
+fn drop_empty_affinities(document: &mut Value) {
+    let affinity = document.pointer_mut("/process/execCPUAffinity");
+    if let Some(lists) = affinity.and_then(Value::as_object_mut) {
+        lists.retain(|_, list| list != "");
     }
 }
 

@@ -8,6 +8,7 @@ mod crash;
 mod devices;
 mod events;
 mod exec;
+mod exec_attributes;
 mod exec_join;
 mod exec_terminal;
 mod fds;

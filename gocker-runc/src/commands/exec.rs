@@ -10,6 +10,7 @@ use oci_spec::runtime::Capability;
 use crate::operations::create::Mode;
 use crate::operations::exec::{Request, Source, exec};
 use crate::operations::exec_process::Changes;
+use crate::operations::exec_user::{UserFlag, parse_id};
 
 /// Arguments of `exec`.
 #[derive(Debug, clap::Args)]
@@ -29,8 +30,8 @@ pub(crate) struct Args {
     /// Give the process a terminal
     #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
     tty: bool,
-    /// The user and group, as numbers
-    #[arg(short, long, value_name = "UID[:GID]")]
+    /// The user and group, as numbers or as the container names them
+    #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// A further group
     #[arg(short = 'g', long, value_name = "GID")]
@@ -132,7 +133,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
                 !args.command().is_empty(),
                 "no command is given: add it after the id, or give --process"
             );
-            Source::Flags(changes(args)?)
+            Source::Flags(Box::new(changes(args)?))
         }
     };
     let request = Request {
@@ -162,7 +163,7 @@ fn changes(args: &Args) -> anyhow::Result<Changes> {
         args: args.command().to_vec(),
         env: args.env.clone(),
         cwd: args.cwd.clone().filter(|cwd| !cwd.is_empty()),
-        user: args.user.as_deref().map(parse_user).transpose()?,
+        user: args.user.as_deref().map(UserFlag::parse).transpose()?,
         additional_gids: gids
             .map(|gid| parse_id("--additional-gids", gid))
             .collect::<anyhow::Result<_>>()?,
@@ -176,23 +177,6 @@ fn changes(args: &Args) -> anyhow::Result<Changes> {
     })
 }
 
-fn parse_user(text: &str) -> anyhow::Result<(u32, Option<u32>)> {
-    Ok(match text.split_once(':') {
-        Some((uid, gid)) => (parse_id("--user", uid)?, Some(parse_id("--user", gid)?)),
-        None => (parse_id("--user", text)?, None),
-    })
-}
-
-/// Digits and nothing else: half a number is none, and names are the engine's to look up.
-fn parse_id(flag: &str, text: &str) -> anyhow::Result<u32> {
-    let is_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // The largest is (uid_t)-1, which the kernel takes for "unchanged".
-    match text.parse::<u32>() {
-        Ok(id) if is_digits && id != u32::MAX => Ok(id),
-        _ => bail!("{flag} {text:?} is not a number from 0 to {}", u32::MAX - 1),
-    }
-}
-
 fn parse_capability(name: &str) -> anyhow::Result<Capability> {
     let known = name.strip_prefix("CAP_").map(Capability::from_str);
     match known {
@@ -204,34 +188,6 @@ fn parse_capability(name: &str) -> anyhow::Result<Capability> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users() {
-        let cases = [
-            ("0", (0, None)),
-            ("1000:5", (1000, Some(5))),
-            ("4294967294:0", (4_294_967_294, Some(0))),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse_user(text).expect(text), expected);
-        }
-        for bad in [
-            "",
-            ":",
-            "1:",
-            ":1",
-            "5x",
-            "+5",
-            "-1",
-            " 5",
-            "4294967295",
-            "4294967296",
-            "1:2:3",
-            "root",
-        ] {
-            assert!(parse_user(bad).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn capabilities() {

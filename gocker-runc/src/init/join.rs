@@ -27,6 +27,7 @@ use super::{
 };
 use crate::process::handshake::{FromInit, InitEnd, ToInit};
 use crate::sys::in_root::RootFd;
+use crate::sys::procfs::ProcFd;
 use crate::sys::{self, Called};
 use crate::{console, namespaces};
 
@@ -66,6 +67,10 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
     // If the runtime is killed meanwhile, so is this process.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
     enter_cgroups(&mut plan.way_in)?;
+    plan.process.cpu_affinity.settle()?;
+    let labels = &plan.process.labels;
+    // While /proc is the host's.
+    let proc = labels.are_given().then(ProcFd::private).transpose()?;
     namespaces::join_those_of(&plan.init, plan.namespaces)
         .context("join the container's namespaces")?;
     if let Some(root) = &plan.root {
@@ -78,7 +83,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
     // A session of its own, so that no terminal of the caller's is the process's.
     setsid().context("setsid")?;
     if plan.keyring {
-        join_keyring(&plan.id)?;
+        join_keyring(&plan.id, proc.as_ref().map(|proc| (labels, proc)))?;
     }
     let process = &plan.process;
     let root = RootFd::open(Path::new("/"))?;
@@ -94,7 +99,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
         end.send(&FromInit::Prepared)?;
         end.expect(ToInit::Start)?;
     }
-    let prepared = prepare_program(process, env, plan.in_user_namespace)?;
+    let prepared = prepare_program(process, env, plan.in_user_namespace, proc.as_ref())?;
     Err(become_program(process, &prepared))
 }
 

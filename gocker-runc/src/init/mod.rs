@@ -7,7 +7,6 @@
 mod cgroup_mounts;
 mod credentials;
 mod execve;
-mod home;
 pub(crate) mod join;
 pub(crate) mod plan;
 mod rootfs_plan;
@@ -25,12 +24,15 @@ use nix::unistd::{Pid, Uid, getpid, sethostname, setsid};
 use crate::console::Console;
 use crate::container::state::Process;
 use crate::container::status::Status;
+use crate::lsm::Labels;
 use crate::process::handshake::{FromInit, InitEnd, ToInit};
 use crate::process::start_socket;
 use crate::sys::in_root::RootFd;
 use crate::sys::procfs::ProcFd;
 use crate::sys::{Called, keyctl, network};
-use crate::{console, errors, hooks, namespaces, rlimits, rootfs, sys, sysctl};
+use crate::{
+    accounts, console, cpu_affinity, errors, hooks, namespaces, rlimits, rootfs, sys, sysctl,
+};
 use plan::{InitPlan, ProcessPlan};
 
 /// A program that is ready to be executed.
@@ -101,6 +103,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     // Before this process is another user to v1's cgroups, and before the cgroup namespace, whose
     // root is where its maker is.
     enter_cgroups(&mut plan.way_in)?;
+    cpu_affinity::reset()?;
     set_own_oom_score(plan)?;
     if plan.new_user_namespace {
         become_mapped(plan, end)?;
@@ -111,18 +114,19 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     plan.namespaces.unshare_cgroup()?;
     // A session of its own, so that no terminal of the caller's is the container's.
     setsid().context("setsid")?;
-    if plan.new_keyring {
-        join_keyring(&plan.id)?;
-    }
-    if plan.bring_loopback_up {
-        network::bring_loopback_up().called(|| "bring lo up".into())?;
-    }
+    let labels = plan.process.as_ref().map(|process| &process.labels);
     // While /proc is the host's, and not anything that the container has made.
-    let proc = if plan.sysctl.is_empty() {
+    let proc = if plan.sysctl.is_empty() && !labels.is_some_and(Labels::are_given) {
         None
     } else {
         Some(ProcFd::private()?)
     };
+    if plan.new_keyring {
+        join_keyring(&plan.id, labels.zip(proc.as_ref()))?;
+    }
+    if plan.bring_loopback_up {
+        network::bring_loopback_up().called(|| "bring lo up".into())?;
+    }
     let root = rootfs::prepare(&mut plan.rootfs)?;
     if plan.has_runtime_hooks {
         end.send(&FromInit::RootReady)?;
@@ -157,7 +161,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         reopen_null(&root)?;
     }
     drop(root);
-    let prepared = prepare_program(process, env, plan.in_user_namespace)?;
+    let prepared = prepare_program(process, env, plan.in_user_namespace, proc.as_ref())?;
     end.send(&FromInit::Prepared)?;
     Ok(prepared)
 }
@@ -189,7 +193,10 @@ fn become_mapped(plan: &InitPlan, end: &InitEnd) -> anyhow::Result<()> {
 fn with_home(process: &ProcessPlan, root: &RootFd) -> Vec<String> {
     let mut env = process.env.clone();
     if !env.iter().any(|pair| pair.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home::of(root, process.user.uid)));
+        env.push(format!(
+            "HOME={}",
+            accounts::home_of(root, process.user.uid)
+        ));
     }
     env
 }
@@ -199,11 +206,15 @@ fn prepare_program(
     process: &ProcessPlan,
     env: Vec<String>,
     in_user_namespace: bool,
+    proc: Option<&ProcFd>,
 ) -> anyhow::Result<Prepared> {
     // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
     sys::process::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
+    if let Some(proc) = proc {
+        process.labels.apply_at_exec(proc)?;
+    }
     become_process(process, in_user_namespace)?;
     let file = execve::find(&process.args[0], &env)?;
     // From here on the process outlives the runtime.
@@ -225,9 +236,15 @@ fn enter_cgroups(way_in: &mut Vec<OwnedFd>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn join_keyring(id: &str) -> anyhow::Result<()> {
+/// Joins the container's session keyring, which is made where there is none.
+fn join_keyring(id: &str, labels: Option<(&Labels, &ProcFd)>) -> anyhow::Result<()> {
+    if let Some((labels, proc)) = labels {
+        labels.apply_to_keys(proc)?;
+    }
     let name = CString::new(format!("_ses.{id}")).context("session keyring")?;
-    match keyctl::join_session_keyring(&name) {
+    // Who may search it finds it by its name: so the processes of `exec` get this very one.
+    let joined = keyctl::join_session_keyring(&name).and_then(keyctl::let_user_search);
+    match joined {
         // A kernel without keyrings has none to leak, and one whose profile forbids keyctl
         // hides them.
         Ok(()) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),

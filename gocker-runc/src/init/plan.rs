@@ -18,6 +18,8 @@ use crate::capabilities::CapabilitySets;
 use crate::cgroups::Record;
 use crate::cgroups::mounts::CgroupMounts;
 use crate::container::state::State;
+use crate::cpu_affinity::CpuAffinity;
+use crate::lsm::Labels;
 use crate::namespaces::NamespacePlan;
 use crate::rootfs::mount::MountPlan;
 use crate::rootfs::pivot::Pivot;
@@ -82,6 +84,10 @@ pub(crate) struct ProcessPlan {
     pub(crate) user: User,
     /// The capability sets.
     pub(crate) capabilities: CapabilitySets,
+    /// Labels of security modules.
+    pub(crate) labels: Labels,
+    /// The CPUs of a further process; they are not init's.
+    pub(crate) cpu_affinity: CpuAffinity,
     /// Resource limits, where init itself may set them.
     pub(crate) rlimits: Vec<PosixRlimit>,
     /// Whether execve(2) may grant nothing.
@@ -244,6 +250,8 @@ impl ProcessPlan {
             cwd: process.cwd.clone(),
             user: process.user.clone(),
             capabilities: CapabilitySets::new(process.capabilities.as_ref()),
+            labels: Labels::new(process)?,
+            cpu_affinity: CpuAffinity::new(process.exec_cpu_affinity.as_ref())?,
             rlimits: process.rlimits.clone(),
             no_new_privileges: process.no_new_privileges,
             seccomp,

@@ -35,6 +35,7 @@ use crate::init::plan::ProcessPlan;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::stdio::{self, Signals};
 use crate::sys::caller::is_ordinary_user;
+use crate::sys::in_root::RootFd;
 use crate::sys::pidfd::pidfd_open;
 use crate::{logging, rlimits, seccomp};
 
@@ -71,7 +72,7 @@ pub(crate) enum Source<'a> {
     /// `--process`.
     File(&'a Path),
     /// The other flags.
-    Flags(Changes),
+    Flags(Box<Changes>),
 }
 
 /// Runs a process in a container. Returns the exit status to pass on: the process's own in the
@@ -84,7 +85,7 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     let state: State = state_dir::read_state(&dir)?
         .context("container does not exist: its creation was cut short")?;
     let init = living_init(&dir, &state, request.ignore_paused)?;
-    let mut process = process(request, &state.template)?;
+    let mut process = process(request, &state, &init)?;
     let console = connect_console(process.terminal, request.console_socket, request.mode)?;
     let sub_paths = SubPaths::parse(request.sub_cgroups)?;
     let way_in = Cgroup::from_record(&state.cgroup)
@@ -147,10 +148,14 @@ fn living_init(dir: &Path, state: &State, ignore_paused: bool) -> anyhow::Result
 }
 
 /// What to run, from the file or the flags and from what the container was made with.
-fn process(request: &Request<'_>, template: &Template) -> anyhow::Result<Process> {
+fn process(request: &Request<'_>, state: &State, init: &OwnedFd) -> anyhow::Result<Process> {
+    let template = &state.template.process;
     let path = match &request.source {
         Source::Flags(changes) => {
-            return Ok(exec_process::changed(&template.process, changes.clone())?);
+            let root = || open_root(state, init).map(RootFd::from_fd);
+            let user = changes.user.as_ref().map(|user| user.resolve(root));
+            let changed = exec_process::changed(template, (**changes).clone(), user.transpose()?);
+            return Ok(changed?);
         }
         Source::File(path) => *path,
     };
@@ -163,7 +168,7 @@ fn process(request: &Request<'_>, template: &Template) -> anyhow::Result<Process
     if request.terminal {
         process.set_terminal(Some(true));
     }
-    exec_process::completed(&template.process, process).with_context(named)
+    exec_process::completed(template, process).with_context(named)
 }
 
 fn flags(template: &Template) -> CloneFlags {
@@ -206,7 +211,7 @@ fn plan(
     })
 }
 
-/// The root directory of a container without a mount namespace.
+/// The root directory of the container.
 fn open_root(state: &State, init: &OwnedFd) -> anyhow::Result<OwnedFd> {
     let pid = state.init.map_or(0, |init| init.pid);
     let path = format!("/proc/{pid}/root");

@@ -7,6 +7,7 @@ use bundles::FieldError;
 use bundles::config::process::Process;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess};
 
+use super::exec_user::UserFlag;
 use super::unserved;
 
 /// What the command line says of the process.
@@ -18,8 +19,8 @@ pub(crate) struct Changes {
     pub(crate) env: Vec<String>,
     /// `--cwd`.
     pub(crate) cwd: Option<String>,
-    /// `--user`: user id and, where it is given, group id.
-    pub(crate) user: Option<(u32, Option<u32>)>,
+    /// `--user`.
+    pub(crate) user: Option<UserFlag>,
     /// `--additional-gids`, in addition to the configuration's.
     pub(crate) additional_gids: Vec<u32>,
     /// `--cap`, in addition to the configuration's.
@@ -34,11 +35,15 @@ pub(crate) struct Changes {
     pub(crate) selinux_label: Option<String>,
 }
 
-/// The container's process as `changes` make it.
+/// The container's process as `changes` make it; `ids` are what `--user` means.
 ///
 /// # Errors
 /// The field that cannot be served.
-pub(super) fn changed(template: &SpecProcess, changes: Changes) -> Result<Process, FieldError> {
+pub(super) fn changed(
+    template: &SpecProcess,
+    changes: Changes,
+    ids: Option<(u32, Option<u32>)>,
+) -> Result<Process, FieldError> {
     let mut process = template.clone();
     process.set_terminal(Some(changes.terminal));
     process.set_args(Some(changes.args));
@@ -53,7 +58,7 @@ pub(super) fn changed(template: &SpecProcess, changes: Changes) -> Result<Proces
         process.set_cwd(cwd.into());
     }
     let user = process.user_mut();
-    if let Some((uid, gid)) = changes.user {
+    if let Some((uid, gid)) = ids {
         user.set_uid(uid);
         user.set_gid(gid.unwrap_or(user.gid()));
     }
@@ -76,8 +81,8 @@ pub(super) fn changed(template: &SpecProcess, changes: Changes) -> Result<Proces
     Process::from_spec(&process)
 }
 
-/// The process of a process.json. What it does not say of capabilities and the OOM score is as
-/// the container's own process has it, as with runc.
+/// The process of a process.json. What it does not say of capabilities, the OOM score and CPUs
+/// is as the container's own process has it, as with runc.
 ///
 /// # Errors
 /// The field that cannot be served.
@@ -90,6 +95,9 @@ pub(super) fn completed(
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(template.oom_score_adj());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(template.exec_cpu_affinity().clone());
     }
     unserved::check_process(&process)?;
     Process::from_spec(&process)
@@ -147,7 +155,7 @@ mod tests {
             args: args(),
             ..Changes::default()
         };
-        let process = changed(&template(), changes).expect("is served");
+        let process = changed(&template(), changes, None).expect("is served");
         assert_eq!((process.user.uid, process.user.gid), (5, 6));
         assert_eq!(process.user.additional_gids, [7]);
         assert_eq!(process.env, ["A=1", "AB=2"]);
@@ -161,14 +169,13 @@ mod tests {
             args: args(),
             env: vec!["A=3".into(), "C=4".into(), "A=5".into()],
             cwd: Some("/x".into()),
-            user: Some((0, None)),
             additional_gids: vec![8],
             capabilities: vec![Capability::Chown],
             no_new_privileges: Some(false),
             terminal: true,
             ..Changes::default()
         };
-        let process = changed(&template(), changes).expect("is served");
+        let process = changed(&template(), changes, Some((0, None))).expect("is served");
         assert_eq!((process.user.uid, process.user.gid), (0, 6));
         assert_eq!(process.user.additional_gids, [7, 8]);
         assert_eq!(process.env, ["AB=2", "C=4", "A=5"]);
@@ -189,7 +196,7 @@ mod tests {
             capabilities: vec![Capability::Chown],
             ..Changes::default()
         };
-        let process = changed(&template, changes).expect("is served");
+        let process = changed(&template, changes, None).expect("is served");
         let sets = process.capabilities.expect("are there");
         assert_eq!(sets.bounding(), sets.effective());
         assert!(sets.inheritable().is_none() && sets.ambient().is_none());
@@ -205,22 +212,28 @@ mod tests {
     }
 
     #[test]
+    fn labels_and_cpus_come_from_the_flags_the_file_or_the_container() {
+        let mut template = template();
+        let affinity = r#"{"initial":"0","final":"1"}"#;
+        template.set_exec_cpu_affinity(serde_json::from_str(affinity).expect("well-formed"));
+        template.set_apparmor_profile(Some("own".into()));
+        let changes = Changes {
+            args: args(),
+            selinux_label: Some("label".into()),
+            ..Changes::default()
+        };
+        let process = changed(&template, changes, None).expect("is served");
+        assert_eq!(process.selinux_label.as_deref(), Some("label"));
+        assert_eq!(process.apparmor_profile.as_deref(), Some("own"));
+        assert!(process.exec_cpu_affinity.is_some());
+        let file = serde_json::from_str(r#"{"cwd":"/","user":{},"args":["true"]}"#);
+        let process = completed(&template, file.expect("well-formed")).expect("is served");
+        assert!(process.exec_cpu_affinity.is_some());
+    }
+
+    #[test]
     fn what_is_not_served_is_named() {
         let cases = [
-            (
-                Changes {
-                    apparmor_profile: Some("x".into()),
-                    ..Changes::default()
-                },
-                "process.apparmorProfile: ",
-            ),
-            (
-                Changes {
-                    selinux_label: Some("x".into()),
-                    ..Changes::default()
-                },
-                "process.selinuxLabel: ",
-            ),
             (Changes::default(), "process.args: "),
             (
                 Changes {
@@ -232,7 +245,7 @@ mod tests {
             ),
         ];
         for (changes, expected) in cases {
-            let error = changed(&template(), changes).expect_err(expected);
+            let error = changed(&template(), changes, None).expect_err(expected);
             assert!(error.to_string().starts_with(expected), "{error}");
         }
     }

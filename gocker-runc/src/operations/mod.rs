@@ -6,6 +6,7 @@ pub(crate) mod delete;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod exec_process;
+pub(crate) mod exec_user;
 pub(crate) mod features;
 mod id_mapping;
 pub(crate) mod kill;

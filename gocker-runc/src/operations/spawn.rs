@@ -92,6 +92,7 @@ pub(super) fn spawn_further(
     let (ours, theirs) = seqpacket::pair().context("socketpair")?;
     let (end, theirs) = (RuntimeEnd(ours), InitEnd(theirs));
     plan.way_in = way_in.tasks;
+    plan.process.cpu_affinity.begin()?;
     // The child inherits it: it is there before anybody in the container can see the child.
     prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
     // It works for the next child, the last one that this process has. An ordinary user has the

@@ -37,14 +37,8 @@ fn refuse(fields: &[(&str, bool)]) -> Result<(), FieldError> {
 pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
     let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     refuse(&[
-        ("process.apparmorProfile", text(process.apparmor_profile())),
-        ("process.selinuxLabel", text(process.selinux_label())),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),
-        (
-            "process.execCPUAffinity",
-            process.exec_cpu_affinity().is_some(),
-        ),
         ("process.commandLine", text(process.command_line())),
     ])
 }
@@ -81,8 +75,8 @@ mod tests {
     fn what_is_not_served_is_named() {
         let cases = [
             (
-                r#"{"process":{"cwd":"/","user":{},"selinuxLabel":"x"}}"#,
-                "process.selinuxLabel: ",
+                r#"{"process":{"cwd":"/","user":{},"commandLine":"x"}}"#,
+                "process.commandLine: ",
             ),
             (
                 r#"{"linux":{"personality":{"domain":"LINUX"}}}"#,
