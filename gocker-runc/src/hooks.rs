@@ -8,14 +8,17 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bundles::config::hooks::Hook;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::sys::pidfd::pidfd_open;
+use crate::sys::process::start_with_default_signals;
 
 /// A hook that failed.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +89,7 @@ fn run_one(kind: &'static str, index: usize, hook: &Hook, state_json: &[u8]) -> 
     let output = memory_file(&[]).map_err(failed)?;
     let mut child = spawn(hook, state_json, &output).map_err(failed)?;
     let Some(status) = wait(&mut child, hook.timeout).map_err(failed)? else {
-        child.kill().map_err(failed)?;
+        kill_group(&child).map_err(failed)?;
         child.wait().map_err(failed)?;
         let timeout = hook.timeout.unwrap_or_default();
         return Err(Error::Timeout {
@@ -120,7 +123,11 @@ fn spawn(hook: &Hook, state_json: &[u8], output: &File) -> io::Result<Child> {
             command.env(name, value);
         }
     }
+    // A foreground `run` blocks signals, to hand them on; a hook is to have none blocked.
+    start_with_default_signals(&mut command);
     command
+        // Of its own, so that all of it can be killed.
+        .process_group(0)
         .stdin(memory_file(state_json)?)
         .stdout(Stdio::from(output.try_clone()?))
         .stderr(Stdio::from(output.try_clone()?))
@@ -130,15 +137,36 @@ fn spawn(hook: &Hook, state_json: &[u8], output: &File) -> io::Result<Child> {
 /// Waits for `child`; None when its time is over.
 fn wait(child: &mut Child, timeout: Option<Duration>) -> io::Result<Option<ExitStatus>> {
     if let Some(timeout) = timeout {
-        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-        let pidfd = pidfd_open(Pid::from_raw(pid))?;
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut ended, timeout)? == 0 {
-            return Ok(None);
+        let pidfd = pidfd_open(pid_of(child)?)?;
+        let end = Instant::now() + timeout;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], left) {
+                Ok(0) if Instant::now() >= end => return Ok(None),
+                Ok(0) | Err(Errno::EINTR) => {}
+                ended => {
+                    ended?;
+                    break;
+                }
+            }
         }
     }
     child.wait().map(Some)
+}
+
+/// Kills the hook and every process that it has started and that has not left its group.
+fn kill_group(child: &Child) -> io::Result<()> {
+    match killpg(pid_of(child)?, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn pid_of(child: &Child) -> io::Result<Pid> {
+    i32::try_from(child.id())
+        .map(Pid::from_raw)
+        .map_err(io::Error::other)
 }
 
 fn memory_file(content: &[u8]) -> io::Result<File> {

@@ -54,11 +54,15 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    logging::init(logging::Log {
+    let log = logging::Log {
         file: cli.log.clone(),
         format: cli.log_format.into(),
         debug: cli.debug,
-    });
+    };
+    if let Err(error) = logging::init(log) {
+        logging::error_without_log(&errors::one_line(&error));
+        return cli.command.failure();
+    }
     match commands::run(&cli) {
         Ok(code) => code,
         Err(error) => {

@@ -81,6 +81,11 @@ fn resolve(field: &str, hook: &SpecHook) -> Result<Hook, FieldError> {
     for text in args.iter().chain(&env) {
         no_nul(|| field.to_owned(), text)?;
     }
+    no_nul(|| format!("{field}.path"), &hook.path().to_string_lossy())?;
+    if let Some(index) = env.iter().position(|pair| !pair.contains('=')) {
+        let problem = format!("{:?} is not NAME=value", env[index]);
+        return Err(FieldError::new(format!("{field}.env[{index}]"), problem));
+    }
     let timeout = match hook.timeout() {
         None => None,
         Some(seconds) => match u64::try_from(seconds) {
@@ -113,6 +118,10 @@ mod tests {
             (
                 r#"{"poststop":[{"path":"/x"},{"path":"/y","timeout":0}]}"#,
                 "hooks.poststop[1].timeout: ",
+            ),
+            (
+                r#"{"prestart":[{"path":"/x","env":["A=1","B"]}]}"#,
+                "hooks.prestart[0].env[1]: ",
             ),
         ];
         for (text, expected) in cases {

@@ -136,7 +136,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         hooks::run(
             "createContainer",
             &plan.create_container,
-            &state_json(plan)?,
+            &state_json(plan, Status::Creating)?,
         )?;
     }
     let console = open_console(plan, &root)?;
@@ -376,7 +376,8 @@ fn wait_for_start(end: InitEnd, listener: Option<OwnedFd>) -> anyhow::Result<Opt
 fn execute(plan: &InitPlan, prepared: &Prepared) -> anyhow::Error {
     if !plan.start_container.is_empty() {
         let run = || -> anyhow::Result<()> {
-            hooks::run("startContainer", &plan.start_container, &state_json(plan)?)?;
+            let json = state_json(plan, Status::Created)?;
+            hooks::run("startContainer", &plan.start_container, &json)?;
             Ok(())
         };
         if let Err(error) = run() {
@@ -406,13 +407,13 @@ fn become_program(process: &ProcessPlan, prepared: &Prepared) -> anyhow::Error {
 }
 
 /// The state that hooks in the container namespace read; the pid is the one seen there.
-fn state_json(plan: &InitPlan) -> anyhow::Result<Vec<u8>> {
+fn state_json(plan: &InitPlan, status: Status) -> anyhow::Result<Vec<u8>> {
     let mut state = plan.state.clone();
     state.init = Some(Process {
         pid: getpid().as_raw(),
         start_time: 0,
     });
-    serde_json::to_vec(&state.report(Status::Creating)).context("state for hooks")
+    serde_json::to_vec(&state.report(status)).context("state for hooks")
 }
 
 /// The process in between: joins, makes init beside itself, and ends.

@@ -16,14 +16,13 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::stat::Mode as FileMode;
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::create::{Mode, connect_console, send_pidfd, set_oom_score_adj, write_pid_file};
 use super::exec_process::{self, Changes};
 use super::run::exit_status;
 use super::spawn::{Spawned, spawn_further};
-use super::undo::Made;
+use super::undo::{self, Made};
 use super::{State, status};
 use crate::cgroups::Cgroup;
 use crate::cgroups::sub_paths::SubPaths;
@@ -32,8 +31,9 @@ use crate::container::state_dir;
 use crate::container::status::Status;
 use crate::init::join::JoinPlan;
 use crate::init::plan::ProcessPlan;
+use crate::process::attend::{Attended, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::stdio::{self, Signals};
+use crate::process::stdio;
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::in_root::RootFd;
 use crate::sys::pidfd::pidfd_open;
@@ -123,8 +123,18 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     let (Some(signals), Some((pid, pidfd))) = (signals, made.init.take()) else {
         return Ok(0);
     };
-    stdio::attend(pidfd.as_fd(), master, &signals).context("attend the process")?;
-    Ok(exit_status(waitpid(pid, None).context("waitpid")?))
+    let attended = Attended {
+        pid,
+        pidfd: pidfd.as_fd(),
+    };
+    match attend(&attended, master, &signals).context("attend the process") {
+        Ok(status) => Ok(exit_status(status)),
+        Err(error) => {
+            // Nobody would be left to attend to it.
+            undo::kill_and_wait(&pidfd)?;
+            Err(error)
+        }
+    }
 }
 
 /// The pidfd of a container's init that can be joined.

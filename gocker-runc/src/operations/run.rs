@@ -5,13 +5,13 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use nix::sys::prctl;
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 
 use super::create::{Created, Mode, Request, create};
 use super::{delete, start, undo};
 use crate::container::state_dir::StateDir;
+use crate::process::attend::{Attended, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::stdio::{self, Signals};
 
 /// What happens around the container in the foreground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,19 @@ pub(crate) fn run(request: &Request<'_>, afterwards: Afterwards) -> anyhow::Resu
     }
     start::run_poststart(dir, &state)?;
     let Some(signals) = signals else { return Ok(0) };
-    stdio::attend(pidfd.as_fd(), master, &signals).context("attend the container")?;
-    let status = exit_status(waitpid(pid, None).context("waitpid")?);
+    let attended = Attended {
+        pid,
+        pidfd: pidfd.as_fd(),
+    };
+    let status = match attend(&attended, master, &signals).context("attend the container") {
+        Ok(status) => exit_status(status),
+        Err(error) => {
+            // Nobody would be left to attend to it.
+            undo::kill_and_wait(&pidfd)?;
+            remove(request.root, request.id)?;
+            return Err(error);
+        }
+    };
     if !afterwards.keep {
         remove(request.root, request.id)?;
     }

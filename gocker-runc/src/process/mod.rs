@@ -1,5 +1,7 @@
 //! Two processes talking: the runtime and init.
 
+pub(crate) mod attend;
 pub(crate) mod handshake;
+mod relay;
 pub(crate) mod start_socket;
 pub(crate) mod stdio;

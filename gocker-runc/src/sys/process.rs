@@ -3,6 +3,8 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
@@ -114,6 +116,17 @@ pub(crate) fn reset_signals() {
     unsafe { libc::sigemptyset(&raw mut none) };
     // SAFETY: `none` is initialised; a null old set is allowed.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
+/// Has `command` start with every signal as [`reset_signals`] leaves it.
+pub(crate) fn start_with_default_signals(command: &mut Command) {
+    // SAFETY: between fork and exec the closure makes async-signal-safe calls alone.
+    unsafe {
+        command.pre_exec(|| {
+            reset_signals();
+            Ok(())
+        })
+    };
 }
 
 /// setdomainname(2): the UTS namespace's NIS domain name.
