@@ -1,8 +1,10 @@
 //! Engines that drive the runtime: containerd and Podman, each with a store, a
 //! state and a socket of its own in a temporary directory.
 
+mod buildah;
 mod containerd;
 mod podman;
+mod terminal;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
