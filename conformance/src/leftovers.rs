@@ -65,7 +65,8 @@ pub fn processes(cgroups: &[PathBuf]) -> Vec<Pid> {
 pub fn remove_cgroups(path: &str) {
     wait_until(Duration::from_secs(5), || {
         let left = cgroups(path);
-        for pid in processes(&left) {
+        let all: Vec<PathBuf> = left.iter().flat_map(|top| with_children(top)).collect();
+        for pid in processes(&all) {
             // It may have ended meanwhile.
             if let Err(error) = kill(pid, Signal::SIGKILL) {
                 eprintln!("clean-up: kill {pid}: {error}");
@@ -74,6 +75,17 @@ pub fn remove_cgroups(path: &str) {
         left.iter().for_each(|directory| remove_tree(directory));
         cgroups(path).is_empty()
     });
+}
+
+/// A cgroup and all below it.
+fn with_children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let children = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
+    let mut all: Vec<PathBuf> = children.flat_map(|child| with_children(&child)).collect();
+    all.push(directory.to_owned());
+    all
 }
 
 /// Takes all mounts at or below a directory away, the latest first.

@@ -86,7 +86,7 @@ fn many_containers_run_at_once() {
         }
     });
     assert_eq!(running(), 0);
-    let left = leftovers::cgroups(&containerd.namespace);
+    let left = leftovers::cgroups(&containerd.cgroup);
     let processes = leftovers::processes(&left);
     assert!(processes.is_empty(), "{processes:?}");
 }

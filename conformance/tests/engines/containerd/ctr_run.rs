@@ -47,7 +47,7 @@ fn ctr_limits_a_container() {
     };
     let options = ["--memory-limit", "67108864", "--cpus", "0.5"];
     let id = containerd.detach(&options, &["/bin/sleep", "1000"]);
-    let cgroup = format!("{}/{id}", containerd.namespace);
+    let cgroup = format!("{}/{id}", containerd.cgroup);
     for (controller, file, expected) in [("memory", file, "67108864\n"), ("cpu", quota.0, quota.1)]
     {
         let directory = cgroup_directory(controller, &cgroup).expect("the controller");

@@ -1,4 +1,5 @@
-//! containerd, a daemon of the test's own, and its shim, by `ctr`.
+//! containerd, a daemon of the test's own, and its shim, by `ctr`, and
+//! through its CRI plugin as Kubernetes uses it.
 //!
 //! ```text
 //! TEMPDIR/config.toml  log         what the daemon is told, what it says
@@ -7,6 +8,7 @@
 //! TEMPDIR/socket  fifo/            where `ctr` and CRI reach it; the containers' output
 //! ```
 
+mod cri;
 mod ctr_crash;
 mod ctr_options;
 mod ctr_run;
@@ -19,21 +21,26 @@ use std::time::Duration;
 
 use conformance::binaries::installed;
 use conformance::command::run_within;
-use conformance::host::{enter_private_mounts, is_root};
+use conformance::host::enter_private_mounts;
+use conformance::images::{Image, ImageBuilder, busybox_layer};
 use conformance::test_bundle::unique_id;
-use conformance::{Output, leftovers, needs, run_command, runtime, wait_until};
+use conformance::{Output, leftovers, run_command, runtime, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::{IMAGE, busybox_archive, terminate};
+use super::{IMAGE, terminate, write_archive};
 
 /// Skips the calling test where containerd cannot run.
 macro_rules! needs_containerd {
     () => {
-        super::needs!(super::is_root(), "needs root");
-        super::needs!(super::is_here(), "needs the Debian package containerd");
+        conformance::needs!(conformance::host::is_root(), "needs root");
+        conformance::needs!(
+            $crate::engines::containerd::is_here(),
+            "needs the Debian package containerd"
+        );
     };
 }
 use needs_containerd;
@@ -58,21 +65,22 @@ fn is_here() -> bool {
 struct Containerd {
     directory: TempDir,
     daemon: Child,
-    /// containerd's namespace: the cgroups of its containers lie below one of
-    /// that name.
+    /// containerd's namespace.
     namespace: String,
+    /// The cgroups of its containers lie below this one.
+    cgroup: String,
 }
 
 impl Containerd {
     /// For `ctr`, without CRI.
     fn start() -> Self {
-        let namespace = format!("conformance-{}", unique_id());
+        let name = format!("conformance-{}", unique_id());
         let config = format!("disabled_plugins = [\"io.containerd.grpc.v1.cri\", {DISABLED}]\n");
-        Self::with_config(namespace, |_| config)
+        Self::with_config(&name, &name, |_| config)
     }
 
     /// With the part of config.toml that is the caller's, made for its directory.
-    fn with_config(namespace: String, config: impl FnOnce(&Path) -> String) -> Self {
+    fn with_config(namespace: &str, cgroup: &str, config: impl FnOnce(&Path) -> String) -> Self {
         enter_private_mounts();
         let directory = tempfile::Builder::new()
             .prefix("gocker-containerd-")
@@ -92,10 +100,12 @@ impl Containerd {
         let containerd = Self {
             daemon: spawn_daemon(directory.path()),
             directory,
-            namespace,
+            namespace: namespace.to_owned(),
+            cgroup: cgroup.to_owned(),
         };
         containerd.wait_up();
-        let archive = busybox_archive(containerd.directory.path());
+        let archive = containerd.directory.path().join("image.tar");
+        write_archive(&sleeper_image(), &archive);
         let mut import = containerd.ctr();
         import
             .args(["images", "import", "--snapshotter", "native"])
@@ -116,8 +126,11 @@ impl Containerd {
         self.wait_up();
     }
 
+    /// What the daemon says beside the course of things.
     fn log(&self) -> String {
-        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        let text = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+        let lines = text.lines().filter(|line| !line.contains("level=info"));
+        lines.map(|line| format!("{line}\n")).collect()
     }
 
     fn ctr(&self) -> Command {
@@ -250,7 +263,7 @@ impl Containerd {
     /// Nothing is left of a container: not its state, nor its cgroup, nor its shim.
     #[track_caller]
     fn assert_gone(&self, id: &str) {
-        let cgroup = format!("{}/{id}", self.namespace);
+        let cgroup = format!("{}/{id}", self.cgroup);
         let state = self.runtime_root().join(&self.namespace);
         let gone = || {
             leftovers::cgroups(&cgroup).is_empty()
@@ -298,7 +311,7 @@ impl Drop for Containerd {
                 eprintln!("clean-up: kill {pid}: {error}");
             }
         }
-        leftovers::remove_cgroups(&self.namespace);
+        leftovers::remove_cgroups(&self.cgroup);
         leftovers::remove_mounts(self.directory.path());
         let tasks = self
             .directory
@@ -327,6 +340,17 @@ fn remove_socket(path: &Path) {
         }
         _ => {}
     }
+}
+
+/// The small system, which sleeps unless it is told otherwise: it serves as a
+/// pod's sandbox, too.
+fn sleeper_image() -> Image {
+    let config = json!({
+        "Env": ["PATH=/bin"],
+        "Cmd": ["/bin/sleep", "100000"],
+    });
+    let layer = busybox_layer().expect("a layer of busybox");
+    ImageBuilder::new().config(config).layer(&layer).build()
 }
 
 /// The processes, except for this one, whose command line is wanted.
