@@ -20,6 +20,7 @@ pub mod images;
 pub mod leftovers;
 pub mod measure;
 pub mod mount_table;
+pub mod ordinary_user;
 pub mod registry;
 pub mod store_root;
 pub mod test_bundle;

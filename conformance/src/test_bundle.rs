@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::command::{Output, run_command};
 use crate::container::Container;
-use crate::{host, leftovers, runtime};
+use crate::{host, leftovers, ordinary_user, runtime};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -39,6 +39,7 @@ pub struct TestBundle {
     id: String,
     config: Value,
     raw_config: Option<String>,
+    of_ordinary_user: bool,
 }
 
 impl TestBundle {
@@ -61,6 +62,7 @@ impl TestBundle {
             id,
             config,
             raw_config: None,
+            of_ordinary_user: false,
         };
         make_rootfs(&bundle.rootfs());
         bundle
@@ -208,9 +210,28 @@ impl TestBundle {
     #[must_use]
     pub fn runtime(&self) -> Command {
         self.write_config();
-        let mut command = Command::new(&runtime().program);
+        let mut command = self.bare_runtime();
         command.arg("--root").arg(self.state_root());
         command
+    }
+
+    /// The runtime without any flag, run by whom the bundle belongs to.
+    #[must_use]
+    pub fn bare_runtime(&self) -> Command {
+        let program = &runtime().program;
+        if !self.of_ordinary_user {
+            return Command::new(program);
+        }
+        let mut command = Command::new(ordinary_user::reachable(program, self.scratch()));
+        ordinary_user::run_as_user(&mut command, &self.scratch().join("home"));
+        command
+    }
+
+    /// Has an ordinary user run the runtime, whom the bundle is given to.
+    #[must_use]
+    pub(crate) fn run_by_ordinary_user(mut self) -> Self {
+        self.of_ordinary_user = true;
+        self
     }
 
     /// `RUNTIME --root DIR` and these arguments, run to the end.
@@ -399,7 +420,7 @@ fn default_mounts() -> Value {
     ])
 }
 
-fn walk(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn walk(directory: &Path) -> Vec<PathBuf> {
     let mut all = vec![directory.to_owned()];
     for entry in fs::read_dir(directory).expect("read a directory").flatten() {
         if entry.file_type().expect("a file type").is_dir() {

@@ -53,17 +53,17 @@ pub(crate) fn hint(text: &str) -> Option<&'static str> {
             "an ordinary user sets XDG_RUNTIME_DIR, or names another directory with --root",
         ),
         (
-            &["fsconfig(create \"sysfs\")", "(EPERM)"],
+            &["mount \"sysfs\"", "(EPERM)"],
             "in a user namespace sysfs needs a new network namespace beside it; \
              without one, bind /sys (type \"none\", options rbind, ro)",
         ),
         (
-            &["fsconfig(create \"proc\")", "(EPERM)"],
+            &["mount \"proc\"", "(EPERM)"],
             "in a user namespace proc needs a new PID namespace beside it, \
              and a /proc of the caller's of which nothing is hidden",
         ),
         (
-            &["fsconfig(create \"mqueue\")", "(EPERM)"],
+            &["mount \"mqueue\"", "(EPERM)"],
             "in a user namespace mqueue needs a new IPC namespace beside it",
         ),
         (

@@ -102,7 +102,11 @@ fn make_node(
     nodes: Nodes,
 ) -> Result<(), Error> {
     let made = match nodes {
-        Nodes::Make => mknod(dir, name, device),
+        Nodes::Make => match mknod(dir, name, device) {
+            // The runtime itself is in a user namespace, or lacks CAP_MKNOD.
+            Err(error) if error.errno == Errno::EPERM => bind_node(dir, name, device),
+            made => made,
+        },
         Nodes::Bind => bind_node(dir, name, device),
     };
     made.map_err(at_path("make device", &device.path))
