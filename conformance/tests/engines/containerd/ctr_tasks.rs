@@ -148,20 +148,19 @@ fn ctr_pauses_and_measures_a_container() {
 }
 
 #[test]
-fn ctr_asks_for_a_checkpoint_and_is_told_why_there_is_none() {
+fn a_checkpoint_is_made_or_says_why_not_and_the_container_runs_on() {
     needs_containerd!();
     let containerd = Containerd::start();
     let id = containerd.detach(&[], SLEEP);
     let output = run_command(&mut containerd.task("checkpoint", &[&id]));
-    let text = output.failure();
+    // A runtime without checkpoints names the command, one whose CRIU does not
+    // know this kernel names CRIU.
+    let text = output.stderr.to_lowercase();
     assert!(
-        text.contains("checkpoint") || text.contains("criu"),
+        output.code() == 0 || text.contains("checkpoint") || text.contains("criu"),
         "{output}"
     );
-    assert!(
-        containerd.is(&id, "RUNNING"),
-        "a checkpoint that failed changes nothing"
-    );
+    assert!(containerd.is(&id, "RUNNING"), "{}", containerd.log());
     containerd.exec(&[&id, "/bin/true"]).success();
     containerd.kill_and_remove(&id);
 }
