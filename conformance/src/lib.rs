@@ -20,6 +20,7 @@ pub mod images;
 pub mod leftovers;
 pub mod measure;
 pub mod mount_table;
+pub mod old_kernel;
 pub mod ordinary_user;
 pub mod registry;
 pub mod store_root;

@@ -79,8 +79,8 @@ pub(crate) fn hint(text: &str) -> Option<&'static str> {
             "an initramfs cannot be pivoted: use --no-pivot",
         ),
         (
-            &["mount_setattr", "(ENOSYS)"],
-            "mount_setattr(2) needs Linux 5.12 or later",
+            &["open_tree", "(ENOSYS)"],
+            "shared volumes need open_tree(2), which this kernel or a seccomp filter lacks",
         ),
     ];
     known

@@ -22,6 +22,7 @@ mod mount_data;
 mod mounts;
 mod mounts_idmapped;
 mod namespaces;
+mod old_kernels;
 mod pause;
 mod process;
 mod ps;

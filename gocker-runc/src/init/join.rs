@@ -109,6 +109,6 @@ fn close_the_runtimes(plan: &JoinPlan, end: &InitEnd) -> anyhow::Result<()> {
     let mut kept: Vec<RawFd> = own.map(AsRawFd::as_raw_fd).collect();
     kept.extend([plan.init.as_raw_fd(), end.0.as_raw_fd()]);
     let first = 3 + i32::try_from(plan.process.preserve_fds).context("--preserve-fds")?;
-    sys::process::close_all_but(first, kept).called(|| "close_range".into())?;
+    sys::close_range::close_all_but(first, kept).called(|| "close_range".into())?;
     Ok(())
 }

@@ -84,7 +84,7 @@ fn close_the_runtimes(
     kept.push(end.0.as_raw_fd());
     kept.extend(listener.map(AsRawFd::as_raw_fd));
     let first = 3 + i32::try_from(preserved).context("--preserve-fds")?;
-    sys::process::close_all_but(first, kept).called(|| "close_range".into())?;
+    sys::close_range::close_all_but(first, kept).called(|| "close_range".into())?;
     Ok(())
 }
 
@@ -211,7 +211,7 @@ fn prepare_program(
     // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
-    sys::process::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
+    sys::close_range::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
     if let Some(proc) = proc {
         process.labels.apply_at_exec(proc)?;
     }

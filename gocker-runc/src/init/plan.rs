@@ -178,7 +178,7 @@ impl InitPlan {
             .rootfs
             .mounts
             .iter_mut()
-            .try_for_each(rootfs::mount::open_early);
+            .try_for_each(rootfs::mount::open_ahead);
         match opened {
             Err(error) if error.errno() == Some(Errno::EPERM) && in_user_namespace() => Ok(()),
             opened => opened,

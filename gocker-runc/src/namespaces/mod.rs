@@ -10,6 +10,7 @@
 //!
 //! Spec: config-linux.md#namespaces; namespaces(7)
 
+mod by_path;
 pub(crate) mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -176,7 +177,7 @@ pub(crate) fn flags_of(namespaces: &Namespaces) -> CloneFlags {
 /// after it. For a PID namespace it concerns later children.
 ///
 /// # Errors
-/// setns(2)'s; ESRCH when the process has ended, EINVAL before Linux 5.8.
+/// setns(2)'s; ESRCH when the process has ended.
 pub(crate) fn join_those_of(pidfd: &OwnedFd, flags: CloneFlags) -> Result<(), CallError> {
     if flags.is_empty() {
         return Ok(());
@@ -185,7 +186,11 @@ pub(crate) fn join_those_of(pidfd: &OwnedFd, flags: CloneFlags) -> Result<(), Ca
         let names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
         format!("setns({})", names.join("|"))
     };
-    setns(pidfd.as_fd(), flags).called(names)
+    match setns(pidfd.as_fd(), flags) {
+        // Linux before 5.8 takes no pidfd.
+        Err(Errno::EINVAL) => by_path::join_those_of(pidfd, flags),
+        done => done.called(names),
+    }
 }
 
 fn flag(kind: Kind) -> Option<CloneFlags> {

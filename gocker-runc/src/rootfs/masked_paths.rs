@@ -10,11 +10,10 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat, makedev};
 
 use super::error::{Error, at_path, in_root};
+use super::filesystem::{self, Filesystem};
 use super::mount::attach;
 use crate::sys::in_root::{RootFd, file_type, open_host_path};
-use crate::sys::mount_api::{
-    Recursive, attr, clone_tree, fsconfig_create, fsconfig_string, fsmount, fsopen,
-};
+use crate::sys::mount_api::{Recursive, attr, clone_tree};
 use crate::sys::{CallError, Called};
 use std::os::fd::AsFd;
 
@@ -77,10 +76,14 @@ fn copy(mount: &OwnedFd) -> Result<OwnedFd, CallError> {
 }
 
 fn empty_directory() -> Result<OwnedFd, CallError> {
-    let fs = fsopen(c"tmpfs").called(|| "fsopen(tmpfs)".into())?;
-    fsconfig_string(&fs, c"nr_inodes", c"1").called(|| "fsconfig(nr_inodes=1)".into())?;
-    fsconfig_string(&fs, c"mode", c"555").called(|| "fsconfig(mode=555)".into())?;
-    fsconfig_create(&fs).called(|| "fsconfig(create tmpfs)".into())?;
-    let attributes = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
-    fsmount(&fs, attributes).called(|| "fsmount(tmpfs)".into())
+    let data = [
+        (c"nr_inodes".to_owned(), Some(c"1".to_owned())),
+        (c"mode".to_owned(), Some(c"555".to_owned())),
+    ];
+    filesystem::new(&Filesystem {
+        kind: c"tmpfs",
+        source: c"tmpfs",
+        data: &data,
+        attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
+    })
 }

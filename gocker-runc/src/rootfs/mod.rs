@@ -13,6 +13,7 @@ mod cgroup_links;
 mod copy_up;
 pub(crate) mod devices;
 pub(crate) mod error;
+mod filesystem;
 pub(crate) mod idmapped;
 mod long_options;
 mod masked_paths;
@@ -34,11 +35,13 @@ use devices::Nodes;
 pub(crate) use error::Error;
 use error::in_root;
 use mount::MountPlan;
+use mount_options::Attributes;
 use pivot::Pivot;
 
 use crate::sys::Called;
 use crate::sys::in_root::{Missing, RootFd};
-use crate::sys::mount_api::{MountAttr, Recursive, attr, clone_tree, mount_setattr, move_mount};
+use crate::sys::mount_api::{Call, Recursive, clone_tree, is_missing, move_mount};
+use crate::sys::mount_by_path::make_stage;
 
 /// Everything about the root filesystem, looked up before the clone.
 #[derive(Debug)]
@@ -113,12 +116,7 @@ pub(crate) fn conceal(plan: &RootfsPlan, root: &RootFd) -> Result<(), Error> {
     readonly_paths::protect(root, &plan.readonly_paths)?;
     masked_paths::mask(root, &plan.masked_paths)?;
     if plan.readonly {
-        let attributes = MountAttr {
-            set: attr::RDONLY,
-            ..MountAttr::default()
-        };
-        mount_setattr(root.as_fd(), Recursive::No, attributes)
-            .called(|| "mount_setattr(RDONLY)".into())
+        mount::set(root.as_fd(), Recursive::No, Attributes::READ_ONLY)
             .map_err(in_root("make the root read-only"))?;
     }
     Ok(())
@@ -176,7 +174,17 @@ fn set_host_propagation(propagation: Option<Propagation>) -> Result<(), Error> {
 /// pivot_root wants a mount, private, on a private one.
 fn bind_root(path: &Path) -> Result<RootFd, Error> {
     let place = RootFd::open(path).map_err(in_root("open the root"))?;
-    let tree = clone_tree(place.as_fd(), c"", Recursive::Yes)
+    let clone = || clone_tree(place.as_fd(), c"", Recursive::Yes);
+    let tree = match clone() {
+        Err(errno) if is_missing(Call::OpenTree, errno) => {
+            make_stage(path)
+                .called(|| format!("mount(tmpfs, {path:?})"))
+                .map_err(in_root("mount without open_tree(2)"))?;
+            clone()
+        }
+        done => done,
+    };
+    let tree = tree
         .called(|| format!("open_tree({path:?}, CLONE|RECURSIVE)"))
         .map_err(in_root("bind the root"))?;
     move_mount(tree.as_fd(), place.as_fd())

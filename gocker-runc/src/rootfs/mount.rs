@@ -1,5 +1,6 @@
 //! Makes one mount, on descriptors from its source to its destination.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -12,13 +13,14 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::copy_up::{self, TopOwner};
 use super::error::Error;
+use super::filesystem::{self, Filesystem};
 use super::idmapped::IdMap;
 use super::long_options;
 use super::mount_options::{Attributes, MountOptions};
 use crate::sys::in_root::{Missing, RootFd, file_type};
 use crate::sys::mount_api::{
-    MountAttr, Recursive, attr, clone_tree, fs_log, fsconfig_create, fsconfig_flag,
-    fsconfig_string, fsmount, fsopen, mount_setattr, move_mount,
+    Call, MountAttr, Recursive, attr, clone_tree, is_missing, mount_setattr, move_mount,
+    set_attributes,
 };
 use crate::sys::{CallError, Called};
 
@@ -113,29 +115,7 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
             let mount = root.open_beneath(&plan.destination, OFlag::O_PATH);
             finish(&mount.map_err(named)?, &plan.options).map_err(named)
         }
-        What::Filesystem {
-            kind,
-            source,
-            fallback,
-        } => {
-            let hidden = hidden_mode(root, plan, kind).map_err(named)?;
-            let made = new_filesystem(kind, source, &plan.options, hidden.as_ref());
-            let mount = match (made, fallback) {
-                (Err(error), Some(path)) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
-                    let tree = open_source(path, Some(Recursive::No)).map_err(named)?;
-                    set(tree.as_fd(), Recursive::No, plan.options.attributes).map_err(named)?;
-                    tree
-                }
-                (made, _) => made.map_err(named)?,
-            };
-            let target = open_target(root, plan, Missing::Directory, named)?;
-            if plan.options.copy_up {
-                let owner = top_owner(&plan.options);
-                copy_up::copy(target.as_fd(), mount.as_fd(), owner).map_err(named)?;
-            }
-            attach(&mount, &target).map_err(named)?;
-            finish(&mount, &plan.options).map_err(named)
-        }
+        What::Filesystem { kind, source, .. } => make_filesystem(root, plan, kind, source),
         What::Remount => {
             let flags = OFlag::O_PATH;
             let mount = root.open_beneath(&plan.destination, flags).map_err(named)?;
@@ -143,6 +123,54 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
             finish(&mount, &plan.options).map_err(named)
         }
     }
+}
+
+/// Makes a new filesystem and mounts it; or binds what stands in for it.
+fn make_filesystem(
+    root: &RootFd,
+    plan: &MountPlan,
+    kind: &CString,
+    source: &CString,
+) -> Result<(), Error> {
+    let named = |source| Error::Mount {
+        source_name: plan.source_name(),
+        destination: plan.destination.clone(),
+        source,
+    };
+    let hidden = hidden_mode(root, plan, kind).map_err(named)?;
+    let mode = hidden.map(|mode| (c"mode".to_owned(), Some(mode)));
+    let own = &plan.options.data;
+    let data = match mode {
+        Some(mode) => Cow::Owned([std::slice::from_ref(&mode), own].concat()),
+        None => Cow::Borrowed(own.as_slice()),
+    };
+    let wanted = Filesystem {
+        kind,
+        source,
+        data: &data,
+        attributes: at_first(plan),
+    };
+    let mount = match (filesystem::new(&wanted), &plan.what) {
+        (
+            Err(error),
+            What::Filesystem {
+                fallback: Some(path),
+                ..
+            },
+        ) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
+            let tree = open_source(path, Some(Recursive::No)).map_err(named)?;
+            let target = open_target(root, plan, Missing::Directory, named)?;
+            return attach_bind(&tree, &target, &plan.options).map_err(named);
+        }
+        (made, _) => made.map_err(named)?,
+    };
+    let target = open_target(root, plan, Missing::Directory, named)?;
+    if plan.options.copy_up {
+        let owner = top_owner(&plan.options);
+        copy_up::copy(target.as_fd(), mount.as_fd(), owner).map_err(named)?;
+    }
+    attach(&mount, &target).map_err(named)?;
+    finish(&mount, &plan.options).map_err(named)
 }
 
 /// Copies a bind mount's source ahead of its turn.
@@ -166,6 +194,18 @@ pub(crate) fn open_early(plan: &mut MountPlan) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`open_early`], where it is possible: without open_tree(2) a mount can only be copied in
+/// the mount namespace that it is in, so init does it.
+///
+/// # Errors
+/// [`Error::Mount`] with the call.
+pub(crate) fn open_ahead(plan: &mut MountPlan) -> Result<(), Error> {
+    match open_early(plan) {
+        Err(Error::Mount { source, .. }) if is_missing(Call::OpenTree, source.errno) => Ok(()),
+        done => done,
+    }
+}
+
 /// Makes what [`make`] left writable read-only.
 ///
 /// # Errors
@@ -176,20 +216,23 @@ pub(crate) fn seal(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
     }
     let seal = || {
         let mount = root.open_beneath(&plan.destination, OFlag::O_PATH)?;
-        set(
-            mount.as_fd(),
-            Recursive::No,
-            Attributes {
-                set: attr::RDONLY,
-                clear: 0,
-            },
-        )
+        set(mount.as_fd(), Recursive::No, Attributes::READ_ONLY)
     };
     seal().map_err(|source| Error::Mount {
         source_name: plan.source_name(),
         destination: plan.destination.clone(),
         source,
     })
+}
+
+/// The attributes that a new filesystem begins with.
+fn at_first(plan: &MountPlan) -> u64 {
+    let attributes = plan.options.attributes.set;
+    if is_sealed_late(plan) {
+        attributes & !attr::RDONLY
+    } else {
+        attributes
+    }
 }
 
 fn is_sealed_late(plan: &MountPlan) -> bool {
@@ -294,9 +337,31 @@ fn is_procfs(fd: &OwnedFd) -> Result<bool, CallError> {
 }
 
 fn attach_bind(tree: &OwnedFd, target: &OwnedFd, options: &MountOptions) -> Result<(), CallError> {
-    set(tree.as_fd(), Recursive::No, options.attributes)?;
-    attach(tree, target)?;
+    attach_with(tree, target, Recursive::No, options.attributes)?;
     finish(tree, options)
+}
+
+/// Attaches `mount` with `wanted`: nobody sees it without, unless the kernel only knows how to
+/// change mounts that are attached.
+pub(super) fn attach_with(
+    mount: &OwnedFd,
+    target: &OwnedFd,
+    recursive: Recursive,
+    wanted: Attributes,
+) -> Result<(), CallError> {
+    if wanted.is_empty() {
+        return attach(mount, target);
+    }
+    match mount_setattr(mount, recursive, wanted.into()) {
+        Err(errno) if is_missing(Call::MountSetattr, errno) => {
+            attach(mount, target)?;
+            set(mount.as_fd(), recursive, wanted)
+        }
+        done => {
+            done.called(|| wanted.call())?;
+            attach(mount, target)
+        }
+    }
 }
 
 /// move_mount(2).
@@ -312,27 +377,22 @@ fn finish(mount: &OwnedFd, options: &MountOptions) -> Result<(), CallError> {
             propagation: *flag,
             ..MountAttr::default()
         };
-        mount_setattr(mount, *recursive, attributes)
+        set_attributes(mount, *recursive, attributes)
             .called(|| format!("mount_setattr(propagation {flag:#x})"))?;
     }
     Ok(())
 }
 
-fn set(mount: BorrowedFd<'_>, recursive: Recursive, wanted: Attributes) -> Result<(), CallError> {
+/// mount_setattr(2).
+pub(super) fn set(
+    mount: BorrowedFd<'_>,
+    recursive: Recursive,
+    wanted: Attributes,
+) -> Result<(), CallError> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let attributes = MountAttr {
-        set: wanted.set,
-        clear: wanted.clear,
-        ..MountAttr::default()
-    };
-    mount_setattr(mount, recursive, attributes).called(|| {
-        format!(
-            "mount_setattr(set {:#x}, clear {:#x})",
-            wanted.set, wanted.clear
-        )
-    })
+    set_attributes(mount, recursive, wanted.into()).called(|| wanted.call())
 }
 
 /// The mode of the directory that a tmpfs is about to hide, in octal: the tmpfs gets it where
@@ -364,54 +424,6 @@ fn top_owner(options: &MountOptions) -> TopOwner {
 
 fn has_parameter(options: &MountOptions, name: &[u8]) -> bool {
     options.data.iter().any(|(key, _)| key.as_bytes() == name)
-}
-
-/// A detached mount of a new filesystem, with a mode where one is to be added. For virtual ones read-only is the mount's affair;
-/// a device's filesystem must know it, too, or it replays its journal.
-fn new_filesystem(
-    kind: &CString,
-    source: &CString,
-    options: &MountOptions,
-    mode: Option<&CString>,
-) -> Result<OwnedFd, CallError> {
-    let fs = fsopen(kind).called(|| format!("fsopen({kind:?})"))?;
-    let answered = |errno: Errno, call: String| {
-        let log = fs_log(&fs);
-        let call = if log.is_empty() {
-            call
-        } else {
-            format!("{call}: {log}")
-        };
-        CallError { call, errno }
-    };
-    if !source.as_bytes().is_empty() {
-        fsconfig_string(&fs, c"source", source)
-            .map_err(|errno| answered(errno, format!("fsconfig(source={source:?})")))?;
-    }
-    let mut attributes = options.attributes.set;
-    if attributes & attr::RDONLY != 0 && source.as_bytes().starts_with(b"/") {
-        fsconfig_flag(&fs, c"ro").map_err(|errno| answered(errno, "fsconfig(ro)".into()))?;
-    }
-    if kind.as_bytes() == b"tmpfs" {
-        attributes &= !attr::RDONLY;
-    }
-    if let Some(mode) = mode {
-        fsconfig_string(&fs, c"mode", mode)
-            .map_err(|errno| answered(errno, format!("fsconfig(mode={mode:?})")))?;
-    }
-    for (key, value) in &options.data {
-        let done = match value {
-            Some(value) => fsconfig_string(&fs, key, value),
-            None => fsconfig_flag(&fs, key),
-        };
-        done.map_err(|errno| {
-            let value = value.as_ref().map(|v| format!("={}", v.to_string_lossy()));
-            let option = format!("{}{}", key.to_string_lossy(), value.unwrap_or_default());
-            answered(errno, format!("fsconfig({option})"))
-        })?;
-    }
-    fsconfig_create(&fs).map_err(|errno| answered(errno, format!("fsconfig(create {kind:?})")))?;
-    fsmount(&fs, attributes).called(|| format!("fsmount({kind:?}, {attributes:#x})"))
 }
 
 /// A path as a C string.

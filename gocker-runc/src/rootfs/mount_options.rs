@@ -6,7 +6,7 @@ use std::ffi::CString;
 
 use bundles::FieldError;
 
-use crate::sys::mount_api::{Recursive, attr};
+use crate::sys::mount_api::{MountAttr, Recursive, attr};
 
 /// `MOUNT_ATTR_*` to set and to clear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,33 @@ impl Attributes {
         }
     }
 
+    /// Read-only, and nothing else.
+    pub(crate) const READ_ONLY: Self = Self {
+        set: attr::RDONLY,
+        clear: 0,
+    };
+
+    /// The call that asks for these, for messages.
+    pub(crate) fn call(self) -> String {
+        format!(
+            "mount_setattr(set {:#x}, clear {:#x})",
+            self.set, self.clear
+        )
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
+    }
+}
+
+impl From<Attributes> for MountAttr {
+    fn from(attributes: Attributes) -> Self {
+        Self {
+            set: attributes.set,
+            clear: attributes.clear,
+            ..Self::default()
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 
 use super::error::{Error, in_root};
 use crate::sys::in_root::RootFd;
+use crate::sys::mount_by_path::unescape;
 use crate::sys::{CallError, Called};
 
 /// The way to the new `/`.
@@ -101,14 +102,7 @@ fn kernel_mount_point(line: &str) -> Option<PathBuf> {
     let (fields, kind) = line.split_once(" - ")?;
     let kind = kind.split(' ').next()?;
     let point = fields.split(' ').nth(4)?;
-    matches!(kind, "proc" | "sysfs").then(|| {
-        point
-            .replace("\\040", " ")
-            .replace("\\011", "\t")
-            .replace("\\012", "\n")
-            .replace("\\134", "\\")
-            .into()
-    })
+    matches!(kind, "proc" | "sysfs").then(|| unescape(point))
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::error::{Error, at_path};
-use super::mount::attach;
+use super::mount::attach_with;
+use super::mount_options::Attributes;
 use crate::sys::in_root::RootFd;
-use crate::sys::mount_api::{MountAttr, Recursive, attr, clone_tree, mount_setattr};
+use crate::sys::mount_api::{Recursive, clone_tree};
 use crate::sys::{CallError, Called};
 
 /// Binds each of `paths` that exists onto itself, read-only, with all mounts below it.
@@ -35,10 +36,5 @@ fn protect_one(root: &RootFd, path: &Path) -> Result<(), CallError> {
     let target = root.open_beneath(path, OFlag::O_PATH)?;
     let tree = clone_tree(target.as_fd(), c"", Recursive::Yes)
         .called(|| "open_tree(CLONE|RECURSIVE)".into())?;
-    let attributes = MountAttr {
-        set: attr::RDONLY,
-        ..MountAttr::default()
-    };
-    mount_setattr(&tree, Recursive::Yes, attributes).called(|| "mount_setattr(RDONLY)".into())?;
-    attach(&tree, &target)
+    attach_with(&tree, &target, Recursive::Yes, Attributes::READ_ONLY)
 }

@@ -1,11 +1,14 @@
 //! clone3(2): makes the container process. nix has only clone(2), which needs a stack and
-//! cannot put the child into a cgroup.
+//! cannot put the child into a cgroup. Where clone3(2) is forbidden, clone(2) does what it can.
 #![allow(unsafe_code, reason = "a system call that nix lacks")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, pipe2, read, write};
 
 /// Which side of the clone is running.
 pub(crate) enum Cloned {
@@ -57,6 +60,23 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// # Safety
 /// The calling process has one thread: another one's locks would stay locked in the child.
 pub(crate) unsafe fn clone3(args: CloneArgs<'_>) -> Result<Cloned, Errno> {
+    // SAFETY: the caller promises one thread.
+    match unsafe { call_clone3(args) } {
+        // A seccomp filter that does not look into clone3's arguments forbids it. Where more is
+        // forbidden clone(2) says so, too.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            // SAFETY: as above.
+            unsafe { call_clone(args) }
+        }
+        done => done,
+    }
+}
+
+/// clone3(2) itself.
+///
+/// # Safety
+/// As [`clone3`].
+unsafe fn call_clone3(args: CloneArgs<'_>) -> Result<Cloned, Errno> {
     let mut pidfd: libc::c_int = -1;
     // With CLONE_PARENT the signal is the parent's own and must not be given.
     let parented = args.flags & cast(libc::CLONE_PARENT) != 0;
@@ -74,7 +94,97 @@ pub(crate) unsafe fn clone3(args: CloneArgs<'_>) -> Result<Cloned, Errno> {
     // too. No CLONE_VM and no stack: the child runs on a copy of this stack, as after fork.
     // The caller promises one thread.
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut kernel, size_of::<KernelArgs>()) };
-    match Errno::result(pid)? {
+    sides(pid, pidfd)
+}
+
+/// clone(2), which takes fewer flags and knows no cgroups: the child moves itself, and the
+/// caller waits until it has.
+///
+/// # Safety
+/// As [`clone3`].
+unsafe fn call_clone(args: CloneArgs<'_>) -> Result<Cloned, Errno> {
+    // The lowest byte is the signal.
+    let Ok(mut flags) = i32::try_from(args.flags).map(|flags| flags | libc::CLONE_PIDFD) else {
+        return Err(Errno::ENOSYS);
+    };
+    if flags & 0xff != 0 {
+        return Err(Errno::ENOSYS);
+    }
+    if flags & libc::CLONE_PARENT == 0 {
+        flags |= libc::SIGCHLD;
+    }
+    let tasks = args
+        .cgroup
+        .map(|dir| {
+            openat(
+                dir,
+                "cgroup.procs",
+                OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+        })
+        .transpose()?;
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let mut pidfd: libc::c_int = -1;
+    let (no_stack, none) = (0usize, 0usize);
+    // s390x alone has the stack first.
+    let first = if cfg!(target_arch = "s390x") {
+        [no_stack, flags.cast_unsigned() as usize]
+    } else {
+        [flags.cast_unsigned() as usize, no_stack]
+    };
+    // SAFETY: `pidfd` outlives the call. No CLONE_VM and no stack: the child runs on a copy of
+    // this stack, as after fork. The caller promises one thread.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone,
+            first[0],
+            first[1],
+            &raw mut pidfd,
+            none,
+            none,
+        )
+    };
+    let cloned = sides(pid, pidfd)?;
+    match tasks {
+        Some(tasks) => enter_cgroup(cloned, &tasks, (reader, writer)),
+        None => Ok(cloned),
+    }
+}
+
+/// Has the child write itself into its cgroup, and the caller wait for its answer.
+fn enter_cgroup(
+    cloned: Cloned,
+    tasks: &OwnedFd,
+    (reader, writer): (OwnedFd, OwnedFd),
+) -> Result<Cloned, Errno> {
+    match cloned {
+        Cloned::Child => {
+            let moved = write(tasks, b"0").map_or_else(|errno| errno as i32, |_| 0);
+            let told = write(&writer, &moved.to_ne_bytes());
+            if moved != 0 || told.is_err() {
+                std::process::exit(1);
+            }
+            Ok(cloned)
+        }
+        Cloned::Parent { pid, .. } => {
+            drop(writer);
+            let mut answer = [0; 4];
+            let length = read(&reader, &mut answer)?;
+            match i32::from_ne_bytes(answer) {
+                0 if length == answer.len() => Ok(cloned),
+                errno => {
+                    waitpid(pid, None)?;
+                    Err(Errno::from_raw(errno))
+                }
+            }
+        }
+    }
+}
+
+/// What a clone's answer means.
+fn sides(answer: libc::c_long, pidfd: libc::c_int) -> Result<Cloned, Errno> {
+    match Errno::result(answer)? {
         0 => Ok(Cloned::Child),
         pid => {
             let pid = i32::try_from(pid).map_err(|_| Errno::EOVERFLOW)?;

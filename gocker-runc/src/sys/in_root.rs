@@ -5,15 +5,14 @@
 //! handed to the kernel as a string to resolve freely. It is opened beneath the root by
 //! openat2(2) with RESOLVE_IN_ROOT, and what follows acts on the descriptor.
 
-use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::walk::{self, Symlinks};
 use super::{CallError, Called};
 
 /// The directory that is, or will be, the container's `/`.
@@ -28,9 +27,6 @@ pub(crate) enum Missing {
     /// An empty regular file, and the directories above it.
     File,
 }
-
-/// path_resolution(7): as many symlinks as the kernel follows in one path.
-const MAX_SYMLINKS: usize = 40;
 
 /// openat2(2) answers EAGAIN when a rename raced with `..`; so many tries are made.
 const MAX_RACES: usize = 128;
@@ -81,6 +77,15 @@ impl RootFd {
         for _ in 0..MAX_RACES {
             match openat2(&self.0, relative(path), how) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
+                // Linux before 5.6, or a seccomp filter that is as old.
+                Err(Errno::ENOSYS | Errno::EPERM) => {
+                    let symlinks = if more.contains(ResolveFlag::RESOLVE_NO_SYMLINKS) {
+                        Symlinks::Refuse
+                    } else {
+                        Symlinks::Follow
+                    };
+                    return walk::open(self.0.as_fd(), path, flags, symlinks);
+                }
                 done => return done,
             }
         }
@@ -95,64 +100,10 @@ impl RootFd {
     /// The call that failed; ENOTDIR where a file is in the way.
     pub(crate) fn open_or_make(&self, path: &Path, missing: Missing) -> Result<OwnedFd, CallError> {
         match self.openat2(path, OFlag::O_PATH, ResolveFlag::empty()) {
-            Err(Errno::ENOENT) => self.walk(path, missing),
+            Err(Errno::ENOENT) => {
+                walk::open_or_make(self.0.as_fd(), path, missing).map_err(|stop| stop.naming(path))
+            }
             done => done.called(|| format!("openat2({:?})", relative(path))),
-        }
-    }
-
-    /// Goes through `path` by components. `..` returns to the descriptor it came from, and
-    /// an absolute symlink to the root's, so no rename or link leads out.
-    fn walk(&self, path: &Path, missing: Missing) -> Result<OwnedFd, CallError> {
-        let named = |call: &str, name: &OsStr| format!("{call}({name:?}) for {path:?}");
-        let mut pending: VecDeque<OsString> = components(path).collect();
-        let mut above: Vec<OwnedFd> = Vec::new();
-        let mut symlinks = 0;
-        while let Some(name) = pending.pop_front() {
-            if name == ".." {
-                above.pop();
-                continue;
-            }
-            let here = above.last().map_or(self.0.as_fd(), AsFd::as_fd);
-            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let next = match openat(here, name.as_os_str(), flags, Mode::empty()) {
-                Err(Errno::ENOENT) if pending.is_empty() && missing == Missing::File => {
-                    make_file(here, &name).called(|| named("openat", &name))?;
-                    pending.push_front(name);
-                    continue;
-                }
-                Err(Errno::ENOENT) => {
-                    make_dir(here, &name).called(|| named("mkdirat", &name))?;
-                    pending.push_front(name);
-                    continue;
-                }
-                done => done.called(|| named("openat", &name))?,
-            };
-            if file_type(&next).called(|| named("fstat", &name))? != SFlag::S_IFLNK {
-                above.push(next);
-                continue;
-            }
-            symlinks += 1;
-            if symlinks > MAX_SYMLINKS {
-                return Err(CallError {
-                    call: named("openat", &name),
-                    errno: Errno::ELOOP,
-                });
-            }
-            let target = readlinkat(&next, "").called(|| named("readlinkat", &name))?;
-            if Path::new(&target).is_absolute() {
-                above.clear();
-            }
-            for name in components(Path::new(&target))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .rev()
-            {
-                pending.push_front(name);
-            }
-        }
-        match above.pop() {
-            Some(fd) => Ok(fd),
-            None => self.open_beneath(Path::new("/"), OFlag::O_PATH),
         }
     }
 }
@@ -170,35 +121,6 @@ fn relative(path: &Path) -> &Path {
         Ok(rest) if rest.as_os_str().is_empty() => Path::new("."),
         Ok(rest) => rest,
         Err(_) => path,
-    }
-}
-
-fn components(path: &Path) -> impl Iterator<Item = OsString> + '_ {
-    path.components().filter_map(|component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    })
-}
-
-/// A directory that somebody else makes meanwhile is as good.
-fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    match mkdirat(dir, name, Mode::from_bits_truncate(0o755)) {
-        Err(Errno::EEXIST) => Ok(()),
-        done => done,
-    }
-}
-
-fn make_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match openat(
-        dir,
-        name,
-        flags | OFlag::O_WRONLY,
-        Mode::from_bits_truncate(0o644),
-    ) {
-        Err(Errno::EEXIST) => Ok(()),
-        done => done.map(drop),
     }
 }
 

@@ -6,10 +6,12 @@
 pub(crate) mod bpf;
 pub(crate) mod caller;
 pub(crate) mod clone3;
+pub(crate) mod close_range;
 pub(crate) mod errno;
 pub(crate) mod in_root;
 pub(crate) mod keyctl;
 pub(crate) mod mount_api;
+pub(crate) mod mount_by_path;
 pub(crate) mod network;
 pub(crate) mod nsfs;
 pub(crate) mod pidfd;
@@ -19,5 +21,6 @@ pub(crate) mod sealed_exe;
 pub(crate) mod seccomp;
 pub(crate) mod seqpacket;
 pub(crate) mod tty;
+mod walk;
 
 pub(crate) use errno::{CallError, Called};

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
+use super::mount_by_path;
+
 /// Flags of mount_setattr(2) and fsmount(2), `MOUNT_ATTR_*`.
 pub(crate) mod attr {
     /// Read-only.
@@ -148,6 +150,9 @@ pub(crate) fn clone_tree(
     path: &CStr,
     recursive: Recursive,
 ) -> Result<OwnedFd, Errno> {
+    if mount_by_path::has_stage() {
+        return mount_by_path::bind(dir, path, recursive);
+    }
     let mut flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH;
     if recursive == Recursive::Yes {
         flags |= AT_RECURSIVE;
@@ -162,6 +167,9 @@ pub(crate) fn clone_tree(
 /// # Errors
 /// move_mount(2)'s.
 pub(crate) fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    if mount_by_path::has_stage() {
+        return mount_by_path::attach(mount, target);
+    }
     // SAFETY: both paths are empty C strings with static lifetime; both descriptors are open.
     let done = unsafe {
         libc::syscall(
@@ -203,6 +211,62 @@ pub(crate) fn mount_setattr(
         )
     };
     Errno::result(done).map(drop)
+}
+
+/// As [`mount_setattr`], by mount(2) where the kernel has no other way. For that, the mount must
+/// be attached.
+///
+/// # Errors
+/// mount_setattr(2)'s and mount(2)'s.
+pub(crate) fn set_attributes(
+    mount: impl AsFd,
+    recursive: Recursive,
+    attributes: MountAttr,
+) -> Result<(), Errno> {
+    match mount_setattr(&mount, recursive, attributes) {
+        Err(errno) if is_missing(Call::MountSetattr, errno) => {
+            mount_by_path::set_attributes(mount.as_fd(), recursive, attributes)
+        }
+        done => done,
+    }
+}
+
+/// A call of this API that kernels back to Linux 5.4, or old seccomp filters, do not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// open_tree(2), and with it all of Linux 5.2's calls.
+    OpenTree,
+    /// mount_setattr(2).
+    MountSetattr,
+}
+
+/// Whether `errno`, the answer of `call`, means that there is no such call. EPERM is what old
+/// seccomp filters answer to calls that they do not know: then a call that no kernel could
+/// take tells, as a filter answers to it the same.
+pub(crate) fn is_missing(call: Call, errno: Errno) -> bool {
+    let number = match call {
+        Call::OpenTree => libc::SYS_open_tree,
+        Call::MountSetattr => libc::SYS_mount_setattr,
+    };
+    match errno {
+        Errno::ENOSYS => true,
+        Errno::EPERM => {
+            let no_fd: libc::c_int = -1;
+            // SAFETY: the path is static, no other pointer is given, and no flag is known.
+            let done = unsafe {
+                libc::syscall(
+                    number,
+                    no_fd,
+                    c"".as_ptr(),
+                    libc::c_uint::MAX,
+                    0usize,
+                    0usize,
+                )
+            };
+            Errno::result(done) != Err(Errno::EINVAL)
+        }
+        _ => false,
+    }
 }
 
 /// What the kernel says about the last failure on a filesystem context; empty when nothing.

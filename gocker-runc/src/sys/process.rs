@@ -9,51 +9,6 @@ use std::process::Command;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-/// close_range(2) with `CLOSE_RANGE_CLOEXEC`: every descriptor from `first` on is
-/// close-on-exec, whoever opened it.
-///
-/// # Errors
-/// close_range(2)'s; EINVAL before Linux 5.11, ENOSYS before 5.9.
-pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
-    // SAFETY: the flag closes nothing now, so no owner loses its descriptor.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first.cast_unsigned(),
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    Errno::result(done).map(drop)
-}
-
-/// Closes every descriptor from `first` on that is not in `kept`.
-///
-/// Runs in: init, right after the clone. What the runtime's frames own there is never dropped,
-/// because init does not return.
-///
-/// # Errors
-/// close_range(2)'s.
-pub(crate) fn close_all_but(first: RawFd, mut kept: Vec<RawFd>) -> Result<(), Errno> {
-    kept.sort_unstable();
-    let close = |from: RawFd, to: libc::c_uint| {
-        if from.cast_unsigned() > to {
-            return Ok(());
-        }
-        // SAFETY: the owners of these descriptors belong to frames that are never left.
-        let done = unsafe { libc::syscall(libc::SYS_close_range, from.cast_unsigned(), to, 0) };
-        Errno::result(done).map(drop)
-    };
-    let mut next = first;
-    for fd in kept.into_iter().filter(|fd| *fd >= first) {
-        if fd > next {
-            close(next, (fd - 1).cast_unsigned())?;
-        }
-        next = fd + 1;
-    }
-    close(next, libc::c_uint::MAX)
-}
-
 /// execveat(2) of the file that `file` refers to. Returns only on failure.
 pub(crate) fn execveat(file: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> Errno {
     let pointers = |list: &[&CStr]| -> Vec<*const libc::c_char> {

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::mount_api::{attr, fsconfig_create, fsmount, fsopen};
+use super::mount_by_path::mount_id;
 use super::{CallError, Called};
 
 /// The root of a procfs.
@@ -64,7 +65,42 @@ impl ProcFd {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC)
             .resolve(resolve);
-        openat2(self.0.as_fd(), Path::new(path), how).called(|| format!("open(/proc/{path})"))
+        match openat2(self.0.as_fd(), Path::new(path), how) {
+            // Linux before 5.6, or a seccomp filter that is as old.
+            Err(Errno::ENOSYS | Errno::EPERM) => self.open_by_components(path, flags),
+            done => done,
+        }
+        .called(|| format!("open(/proc/{path})"))
+    }
+
+    /// As [`Self::open`], without openat2(2): no component is a symlink, and all of them are of
+    /// the mount that the procfs's root is of.
+    fn open_by_components(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+        let own = mount_id(self.0.as_fd())?;
+        let path = match path.split_once('/') {
+            Some((link @ ("self" | "thread-self"), rest)) => {
+                let target = readlinkat(&self.0, link)?;
+                format!("{}/{rest}", target.to_string_lossy())
+            }
+            _ => path.to_owned(),
+        };
+        let mut here = self.0.try_clone().map_err(|_| Errno::EMFILE)?;
+        let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
+        while let Some(name) = names.next() {
+            if name == ".." {
+                return Err(Errno::EXDEV);
+            }
+            let how = if names.peek().is_none() {
+                flags | OFlag::O_CLOEXEC
+            } else {
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC
+            };
+            here = openat(&here, name, how | OFlag::O_NOFOLLOW, Mode::empty())?;
+            if mount_id(here.as_fd())? != own {
+                return Err(Errno::EXDEV);
+            }
+        }
+        Ok(here)
     }
 
     /// Writes `value` to `path` by one write(2), as procfs wants it.
