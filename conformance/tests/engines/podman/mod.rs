@@ -116,15 +116,18 @@ impl Podman {
 
     /// The same, with more of the options that come before the subcommand.
     fn command_with(&self, global: &[&str], args: &[&str]) -> Command {
+        let mut command = self.unaware();
+        command.arg("--runtime").arg(&runtime().program);
+        command.args(global).args(args);
+        command
+    }
+
+    /// `podman` with this store, which is told of no runtime.
+    fn unaware(&self) -> Command {
         let mut command = Command::new("podman");
         self.store(&mut command);
-        command
-            .arg("--tmpdir")
-            .arg(self.path().join("tmp"))
-            .arg("--runtime")
-            .arg(&runtime().program);
+        command.arg("--tmpdir").arg(self.path().join("tmp"));
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
-        command.args(global).args(args);
         command
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use conformance::host::{CgroupLayout, cgroup_layout, is_root};
 use conformance::test_bundle::unique_id;
-use conformance::{needs, run_command, wait_until};
+use conformance::{needs, run_command, runtime, wait_until};
 
-use super::super::run_on_a_terminal;
+use super::super::{IMAGE, run_on_a_terminal, serves_seccomp};
 use super::{Podman, is_here};
 
 #[test]
@@ -128,5 +128,29 @@ fn podman_stops_and_removes_a_detached_container() {
     let ps = run_command(&mut podman.command(&["ps", "--all", "--format", "{{.Status}}"]));
     assert!(ps.success().starts_with("Exited (0)"), "{ps}");
     run_command(&mut podman.command(&["rm", &name])).success();
+    podman.assert_nothing_left();
+}
+
+/// The way to have it always.
+#[test]
+fn podman_takes_the_runtime_from_its_configuration() {
+    needs!(is_root(), "needs root");
+    needs!(is_here(), "needs the Debian package podman");
+    needs!(serves_seccomp(), "needs a runtime that serves seccomp");
+    let podman = Podman::new();
+    let program = runtime().program.to_string_lossy().into_owned();
+    let path = podman.path().join("containers.conf");
+    let config = fs::read_to_string(&path).expect("read");
+    let more = format!("[engine]\nruntime = \"own\"\n[engine.runtimes]\nown = [{program:?}]\n");
+    fs::write(&path, config + &more).expect("write");
+    let mut command = podman.unaware();
+    command.args(["run", "--name", "c", "--network", "none"]);
+    command.args(["--cgroup-parent", podman.cgroup(), IMAGE, "echo", "hello"]);
+    assert_eq!(run_command(&mut command).success(), "hello\n");
+    assert_eq!(podman.inspect("c", "{{.OCIRuntime}}"), "own");
+    let mut command = podman.unaware();
+    let info = run_command(command.args(["info", "--format", "{{.Host.OCIRuntime.Path}}"]));
+    assert_eq!(info.success().trim_end(), program);
+    run_command(podman.unaware().args(["rm", "c"])).success();
     podman.assert_nothing_left();
 }
