@@ -61,6 +61,46 @@ pub fn processes(cgroups: &[PathBuf]) -> Vec<Pid> {
     pids
 }
 
+/// The processes, but this one, whose command line names a directory: an
+/// engine's daemons are told where theirs is.
+///
+/// # Panics
+/// When `/proc` cannot be read.
+#[must_use]
+pub fn processes_of(directory: &Path) -> Vec<Pid> {
+    let wanted = directory.as_os_str().as_encoded_bytes();
+    let names_it = |pid: &i32| {
+        // It may have ended meanwhile.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.windows(wanted.len()).any(|part| part == wanted)
+    };
+    let own = Pid::this();
+    let entries = fs::read_dir("/proc").expect("read /proc").flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(names_it)
+        .map(Pid::from_raw)
+        .filter(|pid| *pid != own)
+        .collect()
+}
+
+/// Kills the processes of a directory, see [`processes_of`].
+pub fn kill_processes_of(directory: &Path) {
+    let gone = wait_until(Duration::from_secs(10), || {
+        let left = processes_of(directory);
+        for pid in &left {
+            // It may have ended meanwhile.
+            if let Err(error) = kill(*pid, Signal::SIGKILL) {
+                eprintln!("clean-up: kill {pid}: {error}");
+            }
+        }
+        left.is_empty()
+    });
+    if !gone {
+        eprintln!("clean-up: left: {:?}", processes_of(directory));
+    }
+}
+
 /// Kills what runs in these cgroups and removes them, children first.
 pub fn remove_cgroups(path: &str) {
     wait_until(Duration::from_secs(5), || {

@@ -1,8 +1,9 @@
-//! Engines that drive the runtime: containerd and Podman, each with a store, a
+//! Engines that drive the runtime: containerd, Docker and Podman, each with a store, a
 //! state and a socket of its own in a temporary directory.
 
 mod buildah;
 mod containerd;
+mod docker;
 mod podman;
 mod terminal;
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use conformance::images::{Image, busybox};
+use conformance::images::{Blob, Image, busybox};
 use conformance::{run_command, runtime, wait_until};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -44,6 +45,13 @@ fn write_archive(image: &Image, path: &Path) {
         "io.containerd.image.name": IMAGE,
     });
     let index = json!({"schemaVersion": 2, "manifests": [descriptor]});
+    let inside = |blob: &Blob| format!("blobs/{}", blob.digest.replace(':', "/"));
+    // Docker reads this one, the others read index.json.
+    let docker = json!([{
+        "Config": inside(&image.config),
+        "RepoTags": [IMAGE],
+        "Layers": image.layers.iter().map(inside).collect::<Vec<_>>(),
+    }]);
     let mut archive = tar::Builder::new(File::create(path).expect("create the archive"));
     let mut add = |name: &str, bytes: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -55,11 +63,9 @@ fn write_archive(image: &Image, path: &Path) {
     };
     add("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
     add("index.json", index.to_string().as_bytes());
+    add("manifest.json", docker.to_string().as_bytes());
     for blob in image.blobs().chain([&image.manifest]) {
-        add(
-            &format!("blobs/{}", blob.digest.replace(':', "/")),
-            &blob.bytes,
-        );
+        add(&inside(blob), &blob.bytes);
     }
     archive.finish().expect("finish the archive");
 }

@@ -22,9 +22,9 @@ pub(super) fn with_terminal(script: &str) -> TestBundle {
 }
 
 /// What a foreground run wrote to a terminal of this size.
-pub(super) struct Foreground {
+pub(crate) struct Foreground {
     child: Child,
-    pub(super) master: File,
+    pub(crate) master: File,
 }
 
 fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground {
@@ -38,7 +38,7 @@ fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground
 }
 
 /// Runs a command on a terminal of this size.
-pub(super) fn on_a_terminal(mut command: Command, rows: u16, columns: u16) -> Foreground {
+pub(crate) fn on_a_terminal(mut command: Command, rows: u16, columns: u16) -> Foreground {
     let size = Winsize {
         ws_row: rows,
         ws_col: columns,
@@ -59,7 +59,7 @@ pub(super) fn on_a_terminal(mut command: Command, rows: u16, columns: u16) -> Fo
 }
 
 /// Reads until the terminal's last holder closes it, or the text ends so.
-pub(super) fn read_terminal(master: &mut File, until: Option<&str>) -> String {
+pub(crate) fn read_terminal(master: &mut File, until: Option<&str>) -> String {
     let flags = nix::fcntl::OFlag::O_NONBLOCK;
     nix::fcntl::fcntl(&*master, nix::fcntl::FcntlArg::F_SETFL(flags)).expect("fcntl");
     let mut text = String::new();
@@ -85,7 +85,20 @@ pub(super) fn read_terminal(master: &mut File, until: Option<&str>) -> String {
 }
 
 impl Foreground {
-    pub(super) fn finish(mut self) -> (i32, String) {
+    /// Gives the terminal another size and tells the program so.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize {
+            ws_row: rows,
+            ws_col: columns,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&self.master, size).expect("set the size");
+        let pid = conformance::command::process_id(self.child.id());
+        kill(pid, Signal::SIGWINCH).expect("kill");
+    }
+
+    pub(crate) fn finish(mut self) -> (i32, String) {
         let text = read_terminal(&mut self.master, None);
         let status = self.child.wait().expect("wait");
         (status.code().unwrap_or(-1), text)
@@ -152,15 +165,7 @@ fn a_change_of_size_reaches_a_foreground_terminal() {
     );
     let mut foreground = run_on_a_terminal(&bundle, 24, 80);
     read_terminal(&mut foreground.master, Some("ready\n"));
-    let size = rustix::termios::Winsize {
-        ws_row: 40,
-        ws_col: 90,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    rustix::termios::tcsetwinsize(&foreground.master, size).expect("set the size");
-    let pid = conformance::command::process_id(foreground.child.id());
-    kill(pid, Signal::SIGWINCH).expect("kill");
+    foreground.resize(40, 90);
     let (_, text) = foreground.finish();
     assert!(text.contains("resized\n"), "{text:?}");
 }

@@ -3,7 +3,7 @@
 mod bad_input;
 mod cgroups;
 mod cli;
-mod console;
+pub(crate) mod console;
 mod crash;
 mod devices;
 mod events;
