@@ -1,5 +1,6 @@
 //! What an OCI runtime owes to its callers, one file for each subject.
 
+mod activation;
 mod bad_input;
 mod cgroups;
 mod cli;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::preserved;
 use crate::init::plan::Choices;
+use crate::operations::activation::Activation;
 use crate::operations::create::{Mode, Request, create};
 use crate::rootless::Rootless;
 
@@ -45,6 +47,7 @@ impl Args {
         mode: Mode,
         rootless: Rootless,
     ) -> Request<'a> {
+        let listened = preserved::listened();
         Request {
             root,
             id: &self.id,
@@ -55,10 +58,14 @@ impl Args {
             choices: Choices {
                 no_pivot: self.no_pivot,
                 no_new_keyring: self.no_new_keyring,
-                preserve_fds: self.preserve_fds,
+                preserve_fds: listened.saturating_add(self.preserve_fds),
             },
             mode,
             rootless,
+            activation: Activation {
+                notify_socket: super::notify_socket(),
+                variables: preserved::variables(listened),
+            },
         }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) mod state;
 mod state_root;
 pub(crate) mod update;
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -41,12 +41,14 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Checkpoint(args) => {
             checkpoint::run(&root, args).context(named("checkpoint", &args.id))
         }
-        Command::Create(args) => make_ready(cli, args.preserve_fds)
+        Command::Create(args) => preserved::check(preserved::listened(), args.preserve_fds)
+            .and_then(|()| make_ready(cli))
             .and_then(|()| create::run(&root, args, cli.rootless.into()))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
         Command::Events(args) => events::run(&root, args).context(named("events", &args.id)),
-        Command::Exec(args) => make_ready(cli, args.preserve_fds)
+        Command::Exec(args) => preserved::check(0, args.preserve_fds)
+            .and_then(|()| make_ready(cli))
             .and_then(|()| exec::run(&root, args))
             .context(named("exec", args.id())),
         Command::Features(args) => features::run(args).context("features"),
@@ -56,7 +58,8 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Ps(args) => ps::run(&root, args).context(named("ps", args.id())),
         Command::Restore(args) => restore::run(&root, args).context(named("restore", &args.id)),
         Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
-        Command::Run(args) => make_ready(cli, args.preserve_fds)
+        Command::Run(args) => preserved::check(preserved::listened(), args.preserve_fds)
+            .and_then(|()| make_ready(cli))
             .and_then(|()| run::run(&root, args, cli.rootless.into()))
             .context(named("run", &args.id)),
         Command::Spec(args) => spec::run(args).context("spec"),
@@ -70,10 +73,14 @@ fn named(command: &str, id: &str) -> String {
     format!("{command} {id:?}")
 }
 
+/// The socket of a service manager that waits until the container is ready.
+fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())
+}
+
 /// What comes before a container process may be made: refusals that concern the whole
 /// command, and a program file that a container cannot write to.
-fn make_ready(cli: &Cli, preserve_fds: u32) -> anyhow::Result<()> {
-    preserved::check(preserve_fds)?;
+fn make_ready(cli: &Cli) -> anyhow::Result<()> {
     if cli.systemd_cgroup {
         bail!("--systemd-cgroup: the systemd cgroup driver is not served yet");
     }

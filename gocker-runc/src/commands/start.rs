@@ -16,6 +16,6 @@ pub(crate) struct Args {
 /// # Errors
 /// The operation's.
 pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    crate::operations::start::start(root, &args.id)?;
+    crate::operations::start::start(root, &args.id, super::notify_socket().as_ref())?;
     Ok(ExitCode::SUCCESS)
 }

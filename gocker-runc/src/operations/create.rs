@@ -17,6 +17,7 @@ use nix::unistd::{Pid, Uid};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::activation::Activation;
 use super::spawn::{Spawned, spawn};
 use super::undo::Made;
 use super::{State, id_mapping, unserved, user_namespace};
@@ -28,7 +29,7 @@ use crate::container::state_dir::{self, StateDir};
 use crate::container::status::Status;
 use crate::init::plan::{Choices, InitPlan};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::{start_socket, stdio};
+use crate::process::{notify, start_socket, stdio};
 use crate::rootless::Rootless;
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::procfs::ProcFd;
@@ -56,6 +57,8 @@ pub(crate) struct Request<'a> {
     pub(crate) mode: Mode,
     /// `--rootless`.
     pub(crate) rootless: Rootless,
+    /// What a service manager gives.
+    pub(crate) activation: Activation,
 }
 
 /// What comes after the container is made.
@@ -97,7 +100,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         return Err(state_dir::Error::Exists.into());
     }
     crate::container::id::check(request.id)?;
-    let (bundle, config) = read(request)?;
+    let (bundle, mut config) = read(request)?;
+    let state_dir = request.root.join(request.id);
+    let notifies = request.activation.add_to(&mut config, &state_dir);
     let terminal = config
         .process
         .as_ref()
@@ -124,6 +129,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let mut made = Made::default();
     let dir = made.dir.insert(StateDir::create(request.root, request.id)?);
     dir.write_state(&state)?;
+    if notifies {
+        notify::make_directory(&state_dir).context("make the directory of NOTIFY_SOCKET")?;
+    }
     if let Some(filter) = plan
         .process
         .as_ref()

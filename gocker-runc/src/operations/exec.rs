@@ -127,7 +127,7 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
         pid,
         pidfd: pidfd.as_fd(),
     };
-    match attend(&attended, master, &signals).context("attend the process") {
+    match attend(&attended, master, &signals, None).context("attend the process") {
         Ok(status) => Ok(exit_status(status)),
         Err(error) => {
             // Nobody would be left to attend to it.

@@ -1,5 +1,6 @@
 //! The runtime process: one file for each operation on a container.
 
+pub(crate) mod activation;
 pub(crate) mod checkpoint;
 pub(crate) mod create;
 pub(crate) mod delete;

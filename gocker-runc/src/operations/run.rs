@@ -6,12 +6,14 @@ use std::path::Path;
 use anyhow::{Context, anyhow};
 use nix::sys::prctl;
 use nix::sys::wait::WaitStatus;
+use nix::unistd::Pid;
 
 use super::create::{Created, Mode, Request, create};
-use super::{delete, start, undo};
+use super::{activation, delete, start, undo};
 use crate::container::state_dir::StateDir;
-use crate::process::attend::{Attended, Signals, attend};
+use crate::process::attend::{Attended, Beside, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
+use crate::process::notify::Notify;
 
 /// What happens around the container in the foreground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,21 +46,37 @@ pub(crate) fn run(request: &Request<'_>, afterwards: Afterwards) -> anyhow::Resu
         end,
         master,
     } = create(request)?;
-    if let Err(error) = execute(end) {
-        if let Some(file) = request.pid_file {
-            // There is no process that it could name.
-            drop(std::fs::remove_file(file));
+    let listening = activation::listen(request.activation.notify_socket.as_ref(), &dir.file(""));
+    let executed = listening.and_then(|notify| execute(end).map(|()| notify));
+    let notify = match executed {
+        Ok(notify) => notify,
+        Err(error) => {
+            if let Some(file) = request.pid_file {
+                // There is no process that it could name.
+                drop(std::fs::remove_file(file));
+            }
+            delete::kill_and_remove(dir, &state)?;
+            return Err(error);
         }
-        delete::kill_and_remove(dir, &state)?;
-        return Err(error);
-    }
+    };
     start::run_poststart(dir, &state)?;
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else {
+        if let Some(notify) = notify {
+            activation::warn_unheard(notify.wait(pidfd.as_fd(), pid));
+        }
+        return Ok(0);
+    };
+    // In the foreground it is this process that the service manager started and watches.
+    let mut forward = || forward(notify.as_ref());
+    let beside = notify.as_ref().map(|notify| Beside {
+        fd: notify.as_fd(),
+        take: &mut forward,
+    });
     let attended = Attended {
         pid,
         pidfd: pidfd.as_fd(),
     };
-    let status = match attend(&attended, master, &signals).context("attend the container") {
+    let status = match attend(&attended, master, &signals, beside).context("attend the container") {
         Ok(status) => exit_status(status),
         Err(error) => {
             // Nobody would be left to attend to it.
@@ -72,6 +90,17 @@ pub(crate) fn run(request: &Request<'_>, afterwards: Afterwards) -> anyhow::Resu
     }
     undo::reap();
     Ok(status)
+}
+
+/// Passes on that the container is ready; returns whether there is more to wait for.
+fn forward(notify: Option<&Notify>) -> bool {
+    match notify.map_or(Ok(None), |notify| notify.forward(Pid::this())) {
+        Ok(manager) => manager.is_none(),
+        Err(error) => {
+            activation::warn_unheard(Err(error));
+            false
+        }
+    }
 }
 
 /// Lets init execute the process, and waits for the outcome.

@@ -23,6 +23,14 @@ pub(crate) struct Attended<'a> {
     pub(crate) pidfd: BorrowedFd<'a>,
 }
 
+/// Something else to take from a descriptor meanwhile.
+pub(crate) struct Beside<'a> {
+    /// The descriptor.
+    pub(crate) fd: BorrowedFd<'a>,
+    /// Takes what is there; returns whether there may be more.
+    pub(crate) take: &'a mut dyn FnMut() -> bool,
+}
+
 /// The signals that are not acted on by the kernel but read.
 pub(crate) struct Signals(SignalFd);
 
@@ -71,6 +79,7 @@ pub(crate) fn attend(
     process: &Attended<'_>,
     master: Option<OwnedFd>,
     signals: &Signals,
+    mut beside: Option<Beside<'_>>,
 ) -> io::Result<WaitStatus> {
     let mut relay = master.map(Relay::new).transpose()?;
     loop {
@@ -82,6 +91,12 @@ pub(crate) fn attend(
             Some(relay) => relay.fds(&mut fds),
             None => (None, PollTimeout::NONE),
         };
+        let other = fds.len();
+        fds.extend(
+            beside
+                .iter()
+                .map(|beside| PollFd::new(beside.fd, PollFlags::POLLIN)),
+        );
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -89,7 +104,11 @@ pub(crate) fn attend(
         let revents = |index: usize| fds[index].revents().unwrap_or(PollFlags::empty());
         let (has_ended, has_signal) = (!revents(0).is_empty(), !revents(1).is_empty());
         let ready = joined.map(|joined| joined.ready(&revents));
+        let has_other = beside.is_some() && !revents(other).is_empty();
         drop(fds);
+        if has_other && !beside.as_mut().is_some_and(|beside| (beside.take)()) {
+            beside = None;
+        }
         let mut status = None;
         if has_signal {
             status = take_signals(process, signals, relay.as_ref())?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod attend;
 pub(crate) mod handshake;
+pub(crate) mod notify;
 mod relay;
 pub(crate) mod start_socket;
 pub(crate) mod stdio;
