@@ -74,7 +74,6 @@ fn podman_makes_mounts_of_every_type() {
             "700\ntmpfs\n",
         ),
     ] {
-        conformance::peer_differs!(Crun, "it says nothing else, but leaves files behind");
         assert_eq!(podman.shell(&options, show), seen, "{options:?}");
     }
     let devpts = ["--mount", "type=devpts,dst=/dev/other"];
