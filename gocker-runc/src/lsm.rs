@@ -118,6 +118,18 @@ impl Labels {
     }
 }
 
+/// Refuses `linux.mountLabel` where no security module gives it a meaning.
+///
+/// # Errors
+/// The field.
+pub(crate) fn check_mount_label(label: Option<&str>) -> Result<(), FieldError> {
+    if label.is_some() && !has_selinux() {
+        let problem = "is given, and SELinux is not enabled on this machine";
+        return Err(FieldError::new("linux.mountLabel", problem));
+    }
+    Ok(())
+}
+
 fn has_apparmor() -> bool {
     fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }

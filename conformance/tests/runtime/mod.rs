@@ -22,6 +22,7 @@ mod list;
 mod mount_data;
 mod mounts;
 mod mounts_idmapped;
+mod mounts_rules;
 mod namespaces;
 mod old_kernels;
 mod pause;

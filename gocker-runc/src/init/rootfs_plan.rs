@@ -2,25 +2,30 @@
 //!
 //! Spec: config.md#mounts, config-linux.md
 
+use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use bundles::FieldError;
 use bundles::config::Config;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::mounts::Mount;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 
 use super::cgroup_mounts;
 use super::plan::{Choices, c_string};
 use crate::cgroups::Record;
 use crate::cgroups::mounts::CgroupMounts;
 use crate::container::state::State;
+use crate::lsm;
 use crate::rootfs::RootfsPlan;
 use crate::rootfs::devices::Nodes;
 use crate::rootfs::idmapped::{IdMap, Ids};
 use crate::rootfs::mount::{MountPlan, What};
 use crate::rootfs::mount_options::MountOptions;
 use crate::rootfs::pivot::Pivot;
+use crate::sys::errno::describe;
 use crate::sys::mount_api::Recursive;
 
 /// Makes the plan of a container's root.
@@ -42,16 +47,26 @@ pub(super) fn plan(
     if pivot == Pivot::Chroot {
         check_without_mount_namespace(config)?;
     }
+    lsm::check_mount_label(linux.mount_label.as_deref())?;
+    let mount_label = linux.mount_label.as_ref();
+    let mount_label = mount_label
+        .map(|label| c_string("linux.mountLabel", label.as_bytes()))
+        .transpose()?;
     let mut planned = Vec::with_capacity(config.mounts.len());
     let mut links = Vec::new();
     for (index, mount) in config.mounts.iter().enumerate() {
         let options = MountOptions::parse(index, &mount.options)?;
+        check_destination(index, mount, &options)?;
         if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
             let (mounts, more) = cgroup_mounts::plan(mount, &options, mounts)?;
             planned.extend(mounts);
             links.extend(more);
         } else {
-            planned.push(plan_mount(index, mount, options, &state.bundle, config)?);
+            let mut mount = plan_mount(index, mount, options, &state.bundle, config)?;
+            if let Some(label) = &mount_label {
+                set_label(&mut mount, label);
+            }
+            planned.push(mount);
         }
     }
     let in_user_namespace = linux.namespaces.has(Kind::User);
@@ -72,10 +87,70 @@ pub(super) fn plan(
         links,
         dev: (!host_dev && pivot != Pivot::Chroot).then_some(nodes),
         devices: linux.devices.clone(),
+        mount_label,
         masked_paths: linux.masked_paths.clone(),
         readonly_paths: linux.readonly_paths.clone(),
         pivot,
     })
+}
+
+/// Has the files of a new filesystem labelled. procfs, sysfs and cgroups have labels of the
+/// policy's own; mqueue takes one for its top only, and not as a parameter.
+fn set_label(mount: &mut MountPlan, label: &CString) {
+    let What::Filesystem { kind, .. } = &mount.what else {
+        return;
+    };
+    match kind.to_bytes() {
+        b"proc" | b"sysfs" => {}
+        b"mqueue" => mount.options.label = Some(label.clone()),
+        _ => {
+            let context = (c"context".to_owned(), Some(label.clone()));
+            mount.options.data.push(context);
+        }
+    }
+}
+
+/// Refuses a destination that is the root itself, which no mount can take the place of: the
+/// container's processes start below it.
+fn check_destination(
+    index: usize,
+    mount: &Mount,
+    options: &MountOptions,
+) -> Result<(), FieldError> {
+    let mut depth = 0_usize;
+    for component in mount.destination.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::ParentDir => depth = depth.saturating_sub(1),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if depth > 0 || options.remount {
+        return Ok(());
+    }
+    let problem = format!(
+        "{:?} is the root itself, which root.path says",
+        mount.destination
+    );
+    Err(FieldError::new(
+        format!("mounts[{index}].destination"),
+        problem,
+    ))
+}
+
+/// Refuses a source that is not there before anything is made. What cannot be told yet, because
+/// this user may not look or another mount namespace is joined, is told when it is opened.
+fn check_source(index: usize, source: &Path, config: &Config) -> Result<(), FieldError> {
+    if config.linux.namespaces.path(Kind::Mount).is_some() {
+        return Ok(());
+    }
+    match access(source, AccessFlags::F_OK) {
+        Err(errno @ (Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENAMETOOLONG)) => {
+            let problem = format!("{source:?}: {}", describe(errno));
+            Err(FieldError::new(format!("mounts[{index}].source"), problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Without a mount namespace every mount would be the host's.
@@ -131,10 +206,9 @@ fn plan_mount(
             return Err(FieldError::new(field("options"), problem));
         }
         // Spec: config.md#mounts: a relative source is taken from the bundle.
-        What::Bind {
-            source: bundle.join(source),
-            tree: None,
-        }
+        let source = bundle.join(source);
+        check_source(index, &source, config)?;
+        What::Bind { source, tree: None }
     } else {
         What::Filesystem {
             kind: c_string(&field("type"), mount.kind.as_bytes())?,

@@ -253,6 +253,14 @@ fn read(request: &Request<'_>) -> anyhow::Result<(Bundle, Config)> {
     for warning in &bundle.warnings {
         logging::warn(&format!("config.json: {warning}"));
     }
+    for (index, mount) in bundle.spec.mounts().iter().flatten().enumerate() {
+        let destination = mount.destination();
+        if destination.is_relative() && !destination.as_os_str().is_empty() {
+            logging::warn(&format!(
+                "config.json: mounts[{index}].destination: {destination:?} is relative, and taken from \"/\""
+            ));
+        }
+    }
     unserved::check(&bundle.spec).context("config.json")?;
     let config = Config::from_spec(&bundle.spec).context("config.json")?;
     ensure!(

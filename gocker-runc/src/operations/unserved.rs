@@ -44,9 +44,7 @@ pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
 }
 
 fn check_linux(linux: &Linux) -> Result<(), FieldError> {
-    let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     refuse(&[
-        ("linux.mountLabel", text(linux.mount_label())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),

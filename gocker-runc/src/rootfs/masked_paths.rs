@@ -2,6 +2,7 @@
 //!
 //! Spec: config-linux.md#masked-paths
 
+use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -24,7 +25,7 @@ use std::os::fd::AsFd;
 ///
 /// # Errors
 /// The path and the call; `/dev/null` that is not the null device.
-pub(crate) fn mask(root: &RootFd, paths: &[String]) -> Result<(), Error> {
+pub(crate) fn mask(root: &RootFd, paths: &[String], label: Option<&CStr>) -> Result<(), Error> {
     let mut null: Option<OwnedFd> = None;
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
@@ -40,7 +41,7 @@ pub(crate) fn mask(root: &RootFd, paths: &[String]) -> Result<(), Error> {
             let tree = match &empty {
                 // A detached mount cannot be copied; the attached one can.
                 Some(attached) => copy(attached),
-                None => empty_directory(),
+                None => empty_directory(label),
             };
             let tree = tree.map_err(at_path("mask", path))?;
             attach(&tree, &target).map_err(at_path("mask", path))?;
@@ -75,11 +76,12 @@ fn copy(mount: &OwnedFd) -> Result<OwnedFd, CallError> {
     clone_tree(mount.as_fd(), c"", Recursive::No).called(|| "open_tree(CLONE)".into())
 }
 
-fn empty_directory() -> Result<OwnedFd, CallError> {
-    let data = [
+fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, CallError> {
+    let mut data = vec![
         (c"nr_inodes".to_owned(), Some(c"1".to_owned())),
         (c"mode".to_owned(), Some(c"555".to_owned())),
     ];
+    data.extend(label.map(|label| (c"context".to_owned(), Some(label.to_owned()))));
     filesystem::new(&Filesystem {
         kind: c"tmpfs",
         source: c"tmpfs",

@@ -22,6 +22,7 @@ pub(crate) mod mount_options;
 pub(crate) mod pivot;
 mod readonly_paths;
 
+use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +61,8 @@ pub(crate) struct RootfsPlan {
     pub(crate) dev: Option<Nodes>,
     /// `linux.devices`.
     pub(crate) devices: Vec<Device>,
+    /// `linux.mountLabel`.
+    pub(crate) mount_label: Option<CString>,
     /// `linux.maskedPaths`.
     pub(crate) masked_paths: Vec<String>,
     /// `linux.readonlyPaths`.
@@ -114,7 +117,7 @@ pub(crate) fn conceal(plan: &RootfsPlan, root: &RootFd) -> Result<(), Error> {
         .iter()
         .try_for_each(|one| mount::seal(root, one))?;
     readonly_paths::protect(root, &plan.readonly_paths)?;
-    masked_paths::mask(root, &plan.masked_paths)?;
+    masked_paths::mask(root, &plan.masked_paths, plan.mount_label.as_deref())?;
     if plan.readonly {
         mount::set(root.as_fd(), Recursive::No, Attributes::READ_ONLY)
             .map_err(in_root("make the root read-only"))?;

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
-use nix::sys::stat::{SFlag, fstat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::copy_up::{self, TopOwner};
@@ -22,6 +22,7 @@ use crate::sys::mount_api::{
     Call, MountAttr, Recursive, attr, clone_tree, is_missing, mount_setattr, move_mount,
     set_attributes,
 };
+use crate::sys::xattr::fsetxattr;
 use crate::sys::{CallError, Called};
 
 /// One mount to make.
@@ -169,8 +170,19 @@ fn make_filesystem(
         let owner = top_owner(&plan.options);
         copy_up::copy(target.as_fd(), mount.as_fd(), owner).map_err(named)?;
     }
+    if let Some(label) = &plan.options.label {
+        set_selinux_label(&mount, label).map_err(named)?;
+    }
     attach(&mount, &target).map_err(named)?;
     finish(&mount, &plan.options).map_err(named)
+}
+
+/// Labels the top of a filesystem that takes no `context` parameter.
+fn set_selinux_label(mount: &OwnedFd, label: &CString) -> Result<(), CallError> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let top = openat(mount, ".", flags, Mode::empty()).called(|| "openat(\".\")".into())?;
+    fsetxattr(top.as_fd(), c"security.selinux", label.to_bytes_with_nul())
+        .called(|| format!("fsetxattr(security.selinux, {label:?})"))
 }
 
 /// Copies a bind mount's source ahead of its turn.

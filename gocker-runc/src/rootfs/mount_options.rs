@@ -92,6 +92,8 @@ pub(crate) struct MountOptions {
     pub(crate) recursive_attributes: Attributes,
     /// `MS_SHARED` and the like, in order.
     pub(crate) propagation: Vec<(u64, Recursive)>,
+    /// `linux.mountLabel`, where the filesystem keeps it as an attribute of its top.
+    pub(crate) label: Option<CString>,
     /// Parameters of the filesystem: key, and value where there is one.
     pub(crate) data: Vec<(CString, Option<CString>)>,
 }

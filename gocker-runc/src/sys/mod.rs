@@ -22,5 +22,6 @@ pub(crate) mod seccomp;
 pub(crate) mod seqpacket;
 pub(crate) mod tty;
 mod walk;
+pub(crate) mod xattr;
 
 pub(crate) use errno::{CallError, Called};

@@ -296,13 +296,20 @@ fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, String) {
             continue;
         }
         let comma = if text.is_empty() { "" } else { "," };
-        let value = value
-            .as_ref()
-            .map(|value| format!("={}", value.to_string_lossy()));
+        let value = value.as_ref().map(|value| quoted(&value.to_string_lossy()));
         // Writing to a String cannot fail.
         write!(text, "{comma}{key}{}", value.unwrap_or_default()).ok();
     }
     (MsFlags::from_bits_retain(flags), text)
+}
+
+/// A label holds commas, and its module reads quotes; nothing else that holds any can be told.
+fn quoted(value: &str) -> String {
+    if value.contains(',') {
+        format!("=\"{value}\"")
+    } else {
+        format!("={value}")
+    }
 }
 
 fn path_of(fd: BorrowedFd<'_>) -> String {
@@ -399,9 +406,13 @@ mod tests {
         let data = [
             (c"size".to_owned(), Some(c"4k".to_owned())),
             (c"dirsync".to_owned(), None),
+            (c"context".to_owned(), Some(c"u:r:t:s0:c1,c2".to_owned())),
             (c"newinstance".to_owned(), None),
         ];
-        let expected = (MsFlags::MS_DIRSYNC, "size=4k,newinstance".to_owned());
+        let expected = (
+            MsFlags::MS_DIRSYNC,
+            "size=4k,context=\"u:r:t:s0:c1,c2\",newinstance".to_owned(),
+        );
         assert_eq!(superblock(&data), expected);
     }
 

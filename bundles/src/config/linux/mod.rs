@@ -41,6 +41,8 @@ pub struct Linux {
     pub seccomp: Option<Seccomp>,
     /// The propagation of the container's root mount.
     pub rootfs_propagation: Option<Propagation>,
+    /// The SELinux label of the files in the container's new filesystems.
+    pub mount_label: Option<String>,
     /// Paths that show nothing inside the container.
     pub masked_paths: Vec<String>,
     /// Paths that cannot be written inside the container.
@@ -87,6 +89,10 @@ impl Linux {
             .unwrap_or_default()
             .into_iter()
             .collect();
+        no_nul(
+            || "linux.mountLabel".into(),
+            linux.mount_label().as_deref().unwrap_or_default(),
+        )?;
         for (name, value) in &sysctl {
             no_nul(|| format!("linux.sysctl[{name:?}]"), value)?;
         }
@@ -111,6 +117,10 @@ impl Linux {
                 .map(Seccomp::from_spec)
                 .transpose()?,
             rootfs_propagation: propagation(linux.rootfs_propagation().as_deref())?,
+            mount_label: linux
+                .mount_label()
+                .clone()
+                .filter(|label| !label.is_empty()),
             masked_paths,
             readonly_paths,
         })
