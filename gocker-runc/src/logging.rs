@@ -1,7 +1,7 @@
 //! `--log` and `--log-format`: what engines read, in the form that runc writes.
 //!
 //! Engines parse the whole JSON file as one object and take its message for the error, so on
-//! failure exactly one object is written, and warnings never.
+//! failure exactly one object is written, and warnings never; steps are, for whom `--debug` asks.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -76,15 +76,15 @@ fn not_written(path: &Path, error: &io::Error) -> String {
     format!("write to the log {path:?}: {why}")
 }
 
-/// Tells of a step that was taken, with `--debug`: in a log file for people, else on stderr.
+/// Tells of a step that was taken, with `--debug`: in the log file, else on stderr.
 pub(crate) fn debug(message: impl FnOnce() -> String) {
     let Some(log) = LOG.get().filter(|log| log.debug) else {
         return;
     };
-    match (&log.file, log.format) {
+    match &log.file {
         // Not worth failing for.
-        (Some(_), Format::Text) => drop(append("debug", &message())),
-        _ => to_stderr(&format!("debug: {}", message())),
+        Some(_) => drop(append("debug", &message())),
+        None => to_stderr(&format!("debug: {}", message())),
     }
 }
 

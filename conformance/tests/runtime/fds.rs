@@ -1,10 +1,14 @@
 //! Descriptors: what the caller has open stays outside, but for what
 //! `--preserve-fds` names.
 
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 
 use conformance::host::is_root;
-use conformance::{TestBundle, needs, run_command};
+use conformance::{Container, TestBundle, gocker_only, needs, run_command};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 /// The runtime, run by a shell that has opened descriptors first.
 fn with_descriptors(bundle: &TestBundle, redirections: &str, options: &[&str]) -> Command {
@@ -87,4 +91,55 @@ fn a_created_process_holds_no_directory_of_the_host() {
         // of CVE-2024-21626 that closing at execve does not close.
         assert!(!is_directory || name == "/", "{name}");
     }
+}
+
+/// Runs `SUBCOMMAND --pidfd-socket`, and returns the process that the descriptor means.
+fn pid_by_socket(container: &Container<'_>, bundle: &TestBundle, command: &[&str]) -> i32 {
+    let path = bundle.scratch().join("pidfd.sock");
+    let listener = UnixListener::bind(&path).expect("bind");
+    let socket = path.to_str().expect("a path");
+    let mut call = container.command(command[0], &["--pidfd-socket", socket, "--detach"]);
+    match command[0] {
+        "exec" => call.args(&command[1..]),
+        _ => call.arg("--bundle").arg(bundle.path()),
+    };
+    run_command(&mut call).success();
+    let (stream, _) = listener.accept().expect("accept");
+    std::fs::remove_file(&path).expect("remove");
+    let mut bytes = [0; 4096];
+    let mut data = [IoSliceMut::new(&mut bytes)];
+    let mut control = nix::cmsg_space!([i32; 2]);
+    let fd = stream.as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut data, Some(&mut control), MsgFlags::empty());
+    let message = message.expect("recvmsg");
+    assert!(message.bytes > 0, "at least one byte");
+    let fds: Vec<i32> = message
+        .cmsgs()
+        .expect("control messages")
+        .flat_map(|control| match control {
+            ControlMessageOwned::ScmRights(fds) => fds,
+            _ => Vec::new(),
+        })
+        .collect();
+    assert_eq!(fds.len(), 1, "one descriptor");
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fds[0])).expect("fdinfo");
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+    pid.expect("a pidfd").trim().parse().expect("a pid")
+}
+
+#[test]
+fn the_pidfd_socket_gets_a_pidfd_of_the_process() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    bundle.write_config();
+    let container = bundle.container();
+    assert_eq!(
+        pid_by_socket(&container, &bundle, &["run"]),
+        container.pid()
+    );
+    let further = pid_by_socket(&container, &bundle, &["exec", "sleep", "1000"]);
+    assert_ne!(further, container.pid());
+    let name = std::fs::read_to_string(format!("/proc/{further}/comm")).expect("comm");
+    assert_eq!(name, "sleep\n");
 }
