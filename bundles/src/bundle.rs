@@ -3,7 +3,7 @@
 //! Spec: bundle.md
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +56,9 @@ pub enum Error {
 }
 
 impl Bundle {
+    /// The longest `config.json` that is read, in bytes.
+    const MAX_CONFIG: u64 = 64 << 20;
+
     /// The file that makes a directory a bundle.
     pub const CONFIG_JSON: &'static str = "config.json";
 
@@ -70,7 +73,7 @@ impl Bundle {
             source,
         })?;
         let path = dir.join(Self::CONFIG_JSON);
-        let text = fs::read(&path).map_err(|source| Error::Read { path, source })?;
+        let text = read_config(&path).map_err(|source| Error::Read { path, source })?;
         let (spec, warnings) = parse::spec(&text)?;
         Ok(Self {
             dir,
@@ -114,6 +117,26 @@ impl Bundle {
             warnings: Vec::new(),
         })
     }
+}
+
+/// Reads a file that must be one: who opens a fifo would wait for its writer for ever.
+fn read_config(path: &Path) -> io::Result<Vec<u8>> {
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0).min(1 << 20));
+    file.take(Bundle::MAX_CONFIG + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > Bundle::MAX_CONFIG {
+        let problem = format!("it is longer than {} MiB", Bundle::MAX_CONFIG >> 20);
+        return Err(io::Error::other(problem));
+    }
+    Ok(text)
 }
 
 /// `spec` as JSON text, indented by tabs as `spec` commands print it, with a final newline.

@@ -47,7 +47,7 @@ impl CommandOf for TestBundle {
 
 /// Processes that have anything to do with the bundle: they were started by its
 /// runtime, or see its rootfs among their mounts.
-fn processes_of(bundle: &TestBundle) -> Vec<String> {
+pub(super) fn processes_of(bundle: &TestBundle) -> Vec<String> {
     let own = std::process::id().to_string();
     let scratch = bundle.scratch().to_str().expect("a path").to_owned();
     let mut found = Vec::new();

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use conformance::host::is_root;
-use conformance::{TestBundle, gocker_only, needs, peer_differs, run_command, wait_until};
+use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -318,20 +318,6 @@ fn the_config_is_read_once_at_create() {
         "{}",
         output.stdout_now()
     );
-}
-
-#[test]
-fn an_unreadable_state_is_told_and_can_be_deleted_by_force() {
-    needs!(is_root(), "needs root");
-    gocker_only!();
-    let bundle = TestBundle::sleeper();
-    let container = bundle.created();
-    let state = bundle.state_root().join(bundle.id()).join("state.json");
-    let saved = fs::read(&state).expect("read the state");
-    fs::write(&state, "{").expect("write");
-    container.state_output().one_line_failure();
-    fs::write(&state, saved).expect("write");
-    assert_eq!(container.status(), "created");
 }
 
 /// Whether the process runs: a zombie has ended, though nobody has asked how.

@@ -19,6 +19,9 @@ pub(crate) struct State<CgroupRecord> {
     pub(crate) id: String,
     /// Init's process id in the runtime's PID namespace; None while it is being made.
     pub(crate) init: Option<Process>,
+    /// Where its cgroup is. It and `init` come early: what a deletion needs is there even in a
+    /// file that was cut short.
+    pub(crate) cgroup: CgroupRecord,
     /// The bundle's directory.
     pub(crate) bundle: PathBuf,
     /// The root filesystem on the host.
@@ -29,8 +32,6 @@ pub(crate) struct State<CgroupRecord> {
     pub(crate) annotations: HashMap<String, String>,
     /// Who made it.
     pub(crate) owner: String,
-    /// Where its cgroup is.
-    pub(crate) cgroup: CgroupRecord,
     /// Whether it has a PID namespace that ends with init.
     pub(crate) own_pid_namespace: bool,
     /// The hooks that later commands run.
@@ -114,10 +115,16 @@ impl Process {
 
     /// Whether this very process still runs; a zombie does not.
     pub(crate) fn is_alive(self) -> bool {
-        std::fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .ok()
-            .and_then(|stat| parse_stat(&stat))
-            .is_some_and(|(state, start)| !matches!(state, 'Z' | 'X') && start == self.start_time)
+        self.name().is_some()
+    }
+
+    /// What it calls itself; None when it runs no more.
+    pub(crate) fn name(self) -> Option<String> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let (state, start) = parse_stat(&stat)?;
+        let is_alive = !matches!(state, 'Z' | 'X') && start == self.start_time;
+        let name = stat.get(stat.find('(')? + 1..stat.rfind(')')?)?;
+        is_alive.then(|| name.to_owned())
     }
 }
 

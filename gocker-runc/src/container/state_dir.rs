@@ -11,7 +11,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -40,6 +40,9 @@ pub(crate) enum Error {
     /// There is no such container. (Engines look for `does not exist`.)
     #[error("container does not exist")]
     Missing,
+    /// Another invocation has deleted it before it was made.
+    #[error("container was deleted while it was created")]
+    Deleted,
     /// A step on a file.
     #[error("{step} {path:?}")]
     File {
@@ -96,7 +99,10 @@ impl StateDir {
             }
             made => made.map_err(on("make", &path))?,
         }
-        Self::lock(path)
+        match Self::lock(path) {
+            Err(Error::Missing) => Err(Error::Deleted),
+            locked => locked,
+        }
     }
 
     /// Opens the directory of a container and waits for its lock.
@@ -121,11 +127,16 @@ impl StateDir {
                 Err((_, errno)) => return Err(on("lock", &path)(errno.into())),
             }
         };
-        // Whoever held the lock may have deleted the container.
-        if !path.exists() {
-            return Err(Error::Missing);
+        // Whoever held the lock may have deleted the container, and somebody else may have made
+        // another one of its name since.
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let locked = lock.metadata().map(identity).map_err(on("stat", &path))?;
+        match fs::symlink_metadata(&path).map(identity) {
+            Ok(there) if there == locked => Ok(Self { path, lock }),
+            Ok(_) => Err(Error::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Missing),
+            Err(error) => Err(on("stat", &path)(error)),
         }
-        Ok(Self { path, lock })
     }
 
     /// The directory as a descriptor.
@@ -187,6 +198,12 @@ impl StateDir {
         read_state(&self.path)
     }
 
+    /// What a `state.json` that cannot be understood still says about `field`.
+    pub(crate) fn salvage<T: DeserializeOwned>(&self, field: &str) -> Option<T> {
+        let text = fs::read(self.path.join(STATE_JSON)).ok()?;
+        salvage(&text, field)
+    }
+
     /// Removes the directory and what is in it.
     ///
     /// # Errors
@@ -216,6 +233,16 @@ pub(crate) fn read_state<S: DeserializeOwned>(dir: &Path) -> Result<Option<S>, E
             path,
             problem: error.to_string(),
         })
+}
+
+/// The value of the first `"field":` in `text`, whatever comes before and after it.
+fn salvage<T: DeserializeOwned>(text: &[u8], field: &str) -> Option<T> {
+    let key = format!("\"{field}\":");
+    let start = text
+        .windows(key.len())
+        .position(|window| window == key.as_bytes())?;
+    let mut values = serde_json::Deserializer::from_slice(&text[start + key.len()..]).into_iter();
+    values.next()?.ok()
 }
 
 /// Reads what [`StateDir::write_file`] wrote in `dir`.
@@ -258,5 +285,15 @@ mod tests {
         );
         dir.remove().expect("removed");
         assert!(matches!(StateDir::open(&root, "a"), Err(Error::Missing)));
+    }
+
+    #[test]
+    fn what_is_whole_of_a_file_that_was_cut_short_is_found() {
+        let text = br#"{"id":"a","init":{"pid":3},"cgroup":["x","y"],"bundle":"/b"#;
+        assert_eq!(salvage(text, "id"), Some("a".to_owned()));
+        let list: Option<Vec<String>> = salvage(text, "cgroup");
+        assert_eq!(list, Some(vec!["x".into(), "y".into()]));
+        assert_eq!(salvage::<String>(text, "bundle"), None);
+        assert_eq!(salvage::<String>(text, "owner"), None);
     }
 }

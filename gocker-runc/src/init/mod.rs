@@ -217,6 +217,7 @@ fn prepare_program(
     }
     become_process(process, in_user_namespace)?;
     let file = execve::find(&process.args[0], &env)?;
+    prctl::set_name(start_socket::WAITING).context("prctl(NAME)")?;
     // From here on the process outlives the runtime.
     prctl::set_pdeathsig(None).context("prctl(PDEATHSIG)")?;
     let env = env

@@ -424,11 +424,19 @@ pub(super) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
 pub(super) fn write_pid_file(path: &Path, pid: Pid) -> std::io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&temporary)?;
+    let open = || {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o644);
+        options.open(&temporary)
+    };
+    let mut file = match open() {
+        // Of a runtime that had this process id and was killed.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            fs::remove_file(&temporary)?;
+            open()?
+        }
+        opened => opened?,
+    };
     let written = file
         .write_all(pid.to_string().as_bytes())
         .and_then(|()| fs::rename(&temporary, path));

@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::{State, status, undo};
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Record};
+use crate::container::state::Process;
 use crate::container::state_dir::{Error, StateDir};
 use crate::container::status::Status;
 use crate::sys::pidfd::pidfd_open;
@@ -22,9 +23,12 @@ pub(crate) fn delete(root: &Path, id: &str, force: bool) -> anyhow::Result<()> {
         Err(Error::Missing) if force => return Ok(()),
         opened => opened?,
     };
-    let Some(state) = dir.read_state::<State>()? else {
+    let state = match dir.read_state::<State>() {
+        Ok(Some(state)) => state,
         // Its maker died before it had made more than the directory.
-        return Ok(dir.remove()?);
+        Ok(None) => return Ok(dir.remove()?),
+        Err(error) if force => return remove_what_is_known(dir, &error),
+        Err(error) => return Err(error.into()),
     };
     match status::of(&dir.file(""), &state)? {
         Status::Stopped => remove(dir, &state),
@@ -36,26 +40,55 @@ pub(crate) fn delete(root: &Path, id: &str, force: bool) -> anyhow::Result<()> {
     }
 }
 
+/// Removes a container whose state cannot be read, for the reason `unreadable`, as far as the
+/// parts of it can.
+///
+/// # Errors
+/// As [`delete`].
+fn remove_what_is_known(dir: StateDir, unreadable: &Error) -> anyhow::Result<()> {
+    let init: Option<Option<Process>> = dir.salvage("init");
+    let record: Option<Record> = dir.salvage("cgroup");
+    if init.is_none() || record.is_none() {
+        logging::warn(&format!(
+            "{}: a process or a cgroup of the container may be left",
+            crate::errors::chain(unreadable)
+        ));
+    }
+    let cgroup = record.map(|record| Cgroup::from_record(&record));
+    kill(init.flatten(), cgroup.as_ref())?;
+    match cgroup {
+        Some(cgroup) => undo::remove(dir, &cgroup),
+        None => Ok(dir.remove()?),
+    }
+}
+
 /// Kills what runs and removes the container.
 ///
 /// # Errors
 /// As [`delete`].
 pub(super) fn kill_and_remove(dir: StateDir, state: &State) -> anyhow::Result<()> {
-    let cgroup = Cgroup::from_record(&state.cgroup);
-    if let Some(init) = state.init.filter(|init| init.is_alive()) {
-        match pidfd_open(Pid::from_raw(init.pid)) {
-            // Between the look and the opening the id may have changed hands.
-            Ok(pidfd) if init.is_alive() => {
-                if cgroup.is_frozen()? {
-                    cgroup.thaw()?;
-                }
-                undo::kill_and_wait(&pidfd)?;
-            }
-            Ok(_) | Err(Errno::ESRCH) => {}
-            Err(errno) => return Err(errno).context("pidfd_open"),
-        }
-    }
+    kill(state.init, Some(&Cgroup::from_record(&state.cgroup)))?;
     remove(dir, state)
+}
+
+/// Kills `init`, if it still runs, and waits for its end.
+fn kill(init: Option<Process>, cgroup: Option<&Cgroup>) -> anyhow::Result<()> {
+    let Some(init) = init.filter(|init| init.is_alive()) else {
+        return Ok(());
+    };
+    match pidfd_open(Pid::from_raw(init.pid)) {
+        // Between the look and the opening the id may have changed hands.
+        Ok(pidfd) if init.is_alive() => {
+            if let Some(cgroup) = cgroup
+                && cgroup.is_frozen()?
+            {
+                cgroup.thaw()?;
+            }
+            undo::kill_and_wait(&pidfd)
+        }
+        Ok(_) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno).context("pidfd_open"),
+    }
 }
 
 /// Removes a container whose process has ended and runs its `poststop` hooks.

@@ -20,13 +20,14 @@ pub(crate) fn of(dir: &Path, state: &State) -> anyhow::Result<Status> {
     let Some(init) = state.init else {
         return Ok(Status::Creating);
     };
-    if !init.is_alive() {
+    let Some(name) = init.name() else {
         return Ok(Status::Stopped);
-    }
+    };
     if Cgroup::from_record(&state.cgroup).is_frozen()? {
         return Ok(Status::Paused);
     }
-    if dir.join(start_socket::NAME).exists() {
+    if name.as_bytes() == start_socket::WAITING.to_bytes() && dir.join(start_socket::NAME).exists()
+    {
         return Ok(Status::Created);
     }
     Ok(Status::Running)

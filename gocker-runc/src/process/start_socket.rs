@@ -8,9 +8,10 @@
 //!                        or: why not         ---->  the reason
 //! ```
 //!
-//! The socket's file is there for as long as the container has not been started, which is how
-//! `created` is told from `running`. Who connects when init is dead is refused at once.
+//! The socket's file is there for as long as the container has not been started, and init bears
+//! the name [`WAITING`], which is how `created` is told from `running`. Who connects when init is dead is refused at once.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -25,6 +26,10 @@ use crate::sys::{CallError, Called, seqpacket};
 
 /// The socket's name in the state directory.
 pub(crate) const NAME: &str = "start.sock";
+
+/// What init calls itself until it executes the process, which takes its program's name. A
+/// `start` that was killed may have left the socket's file to a container that runs.
+pub(crate) const WAITING: &CStr = c"gocker:[init]";
 
 fn unix_socket() -> Result<OwnedFd, CallError> {
     socket(
