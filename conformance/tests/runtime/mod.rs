@@ -2,6 +2,7 @@
 
 mod activation;
 mod bad_input;
+mod bad_places;
 mod cgroups;
 mod cli;
 pub(crate) mod console;
