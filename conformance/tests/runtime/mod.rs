@@ -39,6 +39,7 @@ mod run;
 mod seccomp;
 mod security;
 mod signals;
+mod swaps;
 mod terminal;
 mod terminal_copy;
 mod unserved;
