@@ -3,6 +3,7 @@
 //! Output goes to unnamed files, not to pipes: a container that outlives
 //! `create` keeps its end open, and a pipe would have its reader wait for it.
 
+use std::env;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
@@ -165,9 +166,12 @@ pub fn try_within(command: &mut Command, limit: Duration) -> Result<Output, Box<
 }
 
 /// Asks again and again until the answer is yes or the time is over; returns
-/// the last answer.
+/// the last answer. On a slow machine `GOCKER_PATIENCE=5` makes every limit five
+/// times longer.
 pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + limit;
+    let patience = env::var("GOCKER_PATIENCE").ok();
+    let patience = patience.and_then(|times| times.parse().ok()).unwrap_or(1);
+    let end = Instant::now() + limit * patience;
     let mut pause = Duration::from_micros(500);
     loop {
         if is_so() {

@@ -129,6 +129,12 @@ pub fn cgroup_layout() -> CgroupLayout {
     }
 }
 
+/// Whether systemd runs this machine.
+#[must_use]
+pub fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 /// The mount points of all cgroup hierarchies.
 #[must_use]
 pub fn cgroup_mounts() -> Vec<PathBuf> {

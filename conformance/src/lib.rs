@@ -7,6 +7,8 @@
 //! RUNTIME=/usr/sbin/runc cargo nextest run -p conformance runtime::
 //! GOCKER_NO_SKIP=1       a test that this machine cannot run fails
 //! GOCKER_SKIPS=FILE      each skipped test appends its line to FILE
+//! GOCKER_PATIENCE=5      every time limit is five times longer, on a slow machine
+//! GOCKER_SYSTEMD=1       every container's cgroup is made by systemd
 //! ```
 #![forbid(unsafe_code)]
 

@@ -9,6 +9,7 @@
 //! When it goes out of scope it deletes what the test created, and panics when
 //! anything is left: a cgroup, a mount, an entry of the state root.
 
+use std::env;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,16 @@ pub struct TestBundle {
     config: Value,
     raw_config: Option<String>,
     of_ordinary_user: bool,
+    driver: Driver,
+    /// Where the cgroup is, as the configuration and the driver say.
+    cgroup: String,
+}
+
+/// Who makes the cgroups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Files,
+    Systemd,
 }
 
 impl TestBundle {
@@ -56,16 +67,29 @@ impl TestBundle {
             .tempdir()
             .expect("make a temporary directory");
         let id = unique_id();
-        let config = default_config(&format!("/conformance-{id}"));
+        let cgroup = format!("/conformance-{id}");
         let bundle = Self {
             directory,
             id,
-            config,
+            config: default_config(&cgroup),
             raw_config: None,
             of_ordinary_user: false,
+            driver: Driver::Files,
+            cgroup,
         };
         make_rootfs(&bundle.rootfs());
+        if env::var("GOCKER_SYSTEMD").as_deref() == Ok("1") {
+            return bundle.systemd();
+        }
         bundle
+    }
+
+    /// Has systemd make the cgroup: `--systemd-cgroup` on every call.
+    #[must_use]
+    pub fn systemd(mut self) -> Self {
+        self.driver = Driver::Systemd;
+        let path = format!("system.slice:conformance:{}", self.id);
+        self.set("/linux/cgroupsPath", json!(path))
     }
 
     /// A bundle whose process is a script.
@@ -90,6 +114,11 @@ impl TestBundle {
     #[must_use]
     pub fn edit(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.config);
+        let path = self.config["linux"]["cgroupsPath"].as_str();
+        self.cgroup = match (path, self.driver) {
+            (Some(path), Driver::Systemd) => cgroup_of_unit(path),
+            (path, _) => path.unwrap_or_default().to_owned(),
+        };
         self
     }
 
@@ -186,12 +215,10 @@ impl TestBundle {
         &self.id
     }
 
-    /// `linux.cgroupsPath`.
+    /// Where the cgroup is in each hierarchy; empty where the configuration does not say.
     #[must_use]
     pub fn cgroups_path(&self) -> &str {
-        self.config["linux"]["cgroupsPath"]
-            .as_str()
-            .unwrap_or_default()
+        &self.cgroup
     }
 
     /// Writes config.json.
@@ -212,6 +239,9 @@ impl TestBundle {
         self.write_config();
         let mut command = self.bare_runtime();
         command.arg("--root").arg(self.state_root());
+        if self.driver == Driver::Systemd {
+            command.arg("--systemd-cgroup");
+        }
         command
     }
 
@@ -330,6 +360,19 @@ impl Drop for TestBundle {
             );
         }
     }
+}
+
+/// `a-b.slice:prefix:name` is `/a.slice/a-b.slice/prefix-name.scope`; empty for anything else.
+fn cgroup_of_unit(path: &str) -> String {
+    let [slice, prefix, name] = path.split(':').collect::<Vec<_>>()[..] else {
+        return String::new();
+    };
+    let stem = slice.trim_end_matches(".slice");
+    let ends = stem.match_indices('-').map(|(end, _)| end);
+    let slices = ends
+        .chain([stem.len()])
+        .map(|end| format!("/{}.slice", &stem[..end]));
+    format!("{}/{prefix}-{name}.scope", slices.collect::<String>())
 }
 
 /// A container id that no other test of this machine has at this time.

@@ -40,6 +40,7 @@ mod seccomp;
 mod security;
 mod signals;
 mod swaps;
+mod systemd;
 mod terminal;
 mod terminal_copy;
 mod unserved;

@@ -17,6 +17,9 @@ pub(crate) enum Error {
     /// A field that cannot be served on this machine; nothing was made.
     #[error(transparent)]
     Field(#[from] FieldError),
+    /// systemd, which was to make the cgroup.
+    #[error(transparent)]
+    Systemd(#[from] super::systemd::Error),
     /// A value that the kernel did not take.
     #[error("{field}: write {value:?} to {path:?}: {}", describe(*answer))]
     Set {

@@ -26,6 +26,7 @@ mod refusals;
 mod shared;
 pub(crate) mod stats;
 pub(crate) mod sub_paths;
+pub(crate) mod systemd;
 mod tree;
 mod v1;
 mod v2;
@@ -214,23 +215,48 @@ impl Cgroup {
         }
     }
 
-    /// Changes the limits of a living container. Device rules are replaced where `resources`
+    /// Changes the limits of a living container; `unit` is systemd's, where it has made the
+    /// cgroup, and is told first, since it writes what it knows over what is there. Device rules are replaced where `resources`
     /// has any, and stay where it has none.
     ///
     /// # Errors
     /// A field that this machine cannot serve; the field, the file and the kernel's answer.
-    pub(crate) fn update(&self, resources: &Resources) -> Result<(), Error> {
+    pub(crate) fn update(
+        &self,
+        resources: &Resources,
+        unit: Option<&systemd::Unit>,
+    ) -> Result<(), Error> {
         match self {
             Self::V1(hierarchies) => {
                 hierarchies.check(resources)?;
+                if let Some(unit) = unit {
+                    unit.update(&self.with_period(resources), Kind::V1)?;
+                }
                 hierarchies.update(resources)
             }
             Self::V2(unified) => {
                 unified.check(resources)?;
+                v2::memory::check_before(unified.dir(), &resources.memory)?;
+                if let Some(unit) = unit {
+                    unit.update(&self.with_period(resources), Kind::V2)?;
+                }
                 unified.update(resources)
             }
             Self::Shared(shared) => Ok(shared.check(resources)?),
         }
+    }
+
+    /// With the period that the quota is for: systemd keeps their ratio.
+    fn with_period(&self, resources: &Resources) -> Resources {
+        let mut resources = resources.clone();
+        if resources.cpu.quota_us.is_some() && resources.cpu.period_us.is_none() {
+            resources.cpu.period_us = match self {
+                Self::V1(hierarchies) => hierarchies.dir("cpu").and_then(v1::cpu::period_us),
+                Self::V2(unified) => v2::cpu::period_us(unified.dir()),
+                Self::Shared(_) => None,
+            };
+        }
+        resources
     }
 
     /// Opens what a new process needs to enter.

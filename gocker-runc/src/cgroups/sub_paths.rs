@@ -52,7 +52,7 @@ impl SubPaths {
     ///
     /// # Errors
     /// A controller has a place of its own, which v2 cannot give it.
-    pub(super) fn for_all(&self) -> Result<&Path, Error> {
+    pub(crate) fn for_all(&self) -> Result<&Path, Error> {
         match self.0.first_key_value() {
             Some((controller, path)) if !controller.is_empty() => Err(Error::SubPath {
                 value: format!("{controller}:{}", path.display()),

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::preserved;
+use crate::cli::Cli;
 use crate::init::plan::Choices;
 use crate::operations::activation::Activation;
-use crate::operations::create::{Mode, Request, create};
-use crate::rootless::Rootless;
+use crate::operations::create::{Driver, Globals, Mode, Request, create};
 
 /// Arguments of `create`, which `run` has, too.
 #[derive(Debug, clap::Args)]
@@ -39,13 +39,27 @@ pub(crate) struct Args {
     pub(crate) preserve_fds: u32,
 }
 
+impl From<&Cli> for Globals {
+    fn from(cli: &Cli) -> Self {
+        let driver = if cli.systemd_cgroup {
+            Driver::Systemd
+        } else {
+            Driver::Files
+        };
+        Self {
+            rootless: cli.rootless.into(),
+            driver,
+        }
+    }
+}
+
 impl Args {
     /// What the operation is asked for.
     pub(crate) fn request<'a>(
         &'a self,
         root: &'a Path,
         mode: Mode,
-        rootless: Rootless,
+        globals: Globals,
     ) -> Request<'a> {
         let listened = preserved::listened();
         Request {
@@ -61,7 +75,7 @@ impl Args {
                 preserve_fds: listened.saturating_add(self.preserve_fds),
             },
             mode,
-            rootless,
+            globals,
             activation: Activation {
                 notify_socket: super::notify_socket(),
                 variables: preserved::variables(listened),
@@ -74,7 +88,7 @@ impl Args {
 ///
 /// # Errors
 /// The operation's.
-pub(crate) fn run(root: &Path, args: &Args, rootless: Rootless) -> anyhow::Result<ExitCode> {
-    create(&args.request(root, Mode::Create, rootless))?;
+pub(crate) fn run(root: &Path, args: &Args, globals: Globals) -> anyhow::Result<ExitCode> {
+    create(&args.request(root, Mode::Create, globals))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -42,13 +42,13 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             checkpoint::run(&root, args).context(named("checkpoint", &args.id))
         }
         Command::Create(args) => preserved::check(preserved::listened(), args.preserve_fds)
-            .and_then(|()| make_ready(cli))
-            .and_then(|()| create::run(&root, args, cli.rootless.into()))
+            .and_then(|()| make_ready())
+            .and_then(|()| create::run(&root, args, cli.into()))
             .context(named("create", &args.id)),
         Command::Delete(args) => delete::run(&root, args).context(named("delete", &args.id)),
         Command::Events(args) => events::run(&root, args).context(named("events", &args.id)),
         Command::Exec(args) => preserved::check(0, args.preserve_fds)
-            .and_then(|()| make_ready(cli))
+            .and_then(|()| make_ready())
             .and_then(|()| exec::run(&root, args))
             .context(named("exec", args.id())),
         Command::Features(args) => features::run(args).context("features"),
@@ -59,8 +59,8 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Restore(args) => restore::run(&root, args).context(named("restore", &args.id)),
         Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
         Command::Run(args) => preserved::check(preserved::listened(), args.preserve_fds)
-            .and_then(|()| make_ready(cli))
-            .and_then(|()| run::run(&root, args, cli.rootless.into()))
+            .and_then(|()| make_ready())
+            .and_then(|()| run::run(&root, args, cli.into()))
             .context(named("run", &args.id)),
         Command::Spec(args) => spec::run(args).context("spec"),
         Command::Start(args) => start::run(&root, args).context(named("start", &args.id)),
@@ -80,10 +80,7 @@ fn notify_socket() -> Option<OsString> {
 
 /// What comes before a container process may be made: refusals that concern the whole
 /// command, and a program file that a container cannot write to.
-fn make_ready(cli: &Cli) -> anyhow::Result<()> {
-    if cli.systemd_cgroup {
-        bail!("--systemd-cgroup: the systemd cgroup driver is not served yet");
-    }
+fn make_ready() -> anyhow::Result<()> {
     let file = match sealed_exe::running().context("open(/proc/self/exe)")? {
         sealed_exe::Running::Protected => return Ok(()),
         sealed_exe::Running::Plain(file) => file,

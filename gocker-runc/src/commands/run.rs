@@ -4,9 +4,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::create;
-use crate::operations::create::Mode;
+use crate::operations::create::{Globals, Mode};
 use crate::operations::run::{Afterwards, run as run_container};
-use crate::rootless::Rootless;
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +35,7 @@ impl std::ops::Deref for Args {
 ///
 /// # Errors
 /// The operation's.
-pub(crate) fn run(root: &Path, args: &Args, rootless: Rootless) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(root: &Path, args: &Args, globals: Globals) -> anyhow::Result<ExitCode> {
     let mode = if args.detach {
         Mode::Detached
     } else {
@@ -46,5 +45,5 @@ pub(crate) fn run(root: &Path, args: &Args, rootless: Rootless) -> anyhow::Resul
         keep: args.keep,
         no_subreaper: args.no_subreaper,
     };
-    run_container(&args.create.request(root, mode, rootless), afterwards).map(ExitCode::from)
+    run_container(&args.create.request(root, mode, globals), afterwards).map(ExitCode::from)
 }

@@ -9,6 +9,7 @@ use oci_spec::runtime::Process as SpecProcess;
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
+use crate::cgroups::systemd::Unit;
 
 /// The file's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +23,9 @@ pub(crate) struct State<CgroupRecord> {
     /// Where its cgroup is. It and `init` come early: what a deletion needs is there even in a
     /// file that was cut short.
     pub(crate) cgroup: CgroupRecord,
+    /// The unit, where systemd has made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<Unit>,
     /// The bundle's directory.
     pub(crate) bundle: PathBuf,
     /// The root filesystem on the host.

@@ -46,6 +46,8 @@ pub(crate) struct JoinPlan {
     pub(crate) root: Option<OwnedFd>,
     /// v1's files to write oneself into.
     pub(crate) way_in: Vec<OwnedFd>,
+    /// Whether the runtime has it moved into the container's cgroup.
+    pub(crate) awaits_cgroup: bool,
     /// Whether there is a session keyring of the container's.
     pub(crate) keyring: bool,
     /// Whether the runtime has something to set before the program is executed.
@@ -66,7 +68,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
     close_the_runtimes(plan, end)?;
     // If the runtime is killed meanwhile, so is this process.
     prctl::set_pdeathsig(Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
-    enter_cgroups(&mut plan.way_in)?;
+    enter_cgroups(plan.awaits_cgroup, &mut plan.way_in, end)?;
     plan.process.cpu_affinity.settle()?;
     let labels = &plan.process.labels;
     // While /proc is the host's.

@@ -102,7 +102,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("prctl(PDEATHSIG)")?;
     // Before this process is another user to v1's cgroups, and before the cgroup namespace, whose
     // root is where its maker is.
-    enter_cgroups(&mut plan.way_in)?;
+    enter_cgroups(plan.awaits_cgroup, &mut plan.way_in, end)?;
     cpu_affinity::reset()?;
     set_own_oom_score(plan)?;
     if plan.new_user_namespace {
@@ -228,9 +228,13 @@ fn prepare_program(
     Ok(Prepared { file, env })
 }
 
-/// Writes itself into each v1 hierarchy: a process of one thread that moves itself does not
+/// Waits until it is in its cgroup, where systemd has to move it, or writes itself into each v1
+/// hierarchy: a process of one thread that moves itself does not
 /// wait for the lock over all threads of the machine.
-fn enter_cgroups(way_in: &mut Vec<OwnedFd>) -> anyhow::Result<()> {
+fn enter_cgroups(is_moved: bool, way_in: &mut Vec<OwnedFd>, end: &InitEnd) -> anyhow::Result<()> {
+    if is_moved {
+        end.expect(ToInit::InCgroup)?;
+    }
     for tasks in way_in.drain(..) {
         nix::unistd::write(&tasks, b"0").context("enter the cgroup")?;
     }
@@ -432,7 +436,7 @@ pub(crate) unsafe fn run_intermediate(
 ) -> ! {
     use sys::clone3::{CloneArgs, Cloned, clone3};
     let join = |plan: &mut InitPlan| -> anyhow::Result<()> {
-        enter_cgroups(&mut plan.way_in)?;
+        enter_cgroups(false, &mut plan.way_in, &end)?;
         set_own_oom_score(plan)?;
         // No process of a joined namespace may look into this one (CVE-2016-9962).
         prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;

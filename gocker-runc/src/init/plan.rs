@@ -47,6 +47,8 @@ pub(crate) struct InitPlan {
     pub(crate) oom_score_adj: Option<i32>,
     /// v1's files to write oneself into.
     pub(crate) way_in: Vec<OwnedFd>,
+    /// Whether the runtime has it moved into its cgroup.
+    pub(crate) awaits_cgroup: bool,
     /// Whether a session keyring is made.
     pub(crate) new_keyring: bool,
     /// Whether the network namespace is new.
@@ -148,6 +150,7 @@ impl InitPlan {
                 .filter(|_| is_ordinary_user())
                 .and_then(|process| process.oom_score_adj),
             way_in: Vec::new(),
+            awaits_cgroup: false,
             new_keyring: !choices.no_new_keyring,
             bring_loopback_up: namespaces.is_new(Kind::Network),
             sysctl: config.linux.sysctl.clone(),

@@ -18,12 +18,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::activation::Activation;
-use super::spawn::{Spawned, spawn};
+use super::spawn::{Outside, Spawned, spawn};
 use super::undo::Made;
 use super::{State, id_mapping, unserved, user_namespace};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
 use crate::cgroups::mounts::View;
+use crate::cgroups::systemd::{Instance, Scope};
 use crate::container::state::{Process, Template};
 use crate::container::state_dir::{self, StateDir};
 use crate::container::status::Status;
@@ -55,10 +56,28 @@ pub(crate) struct Request<'a> {
     pub(crate) choices: Choices,
     /// Who starts it, and who has the terminal.
     pub(crate) mode: Mode,
-    /// `--rootless`.
-    pub(crate) rootless: Rootless,
+    /// The flags of the whole program.
+    pub(crate) globals: Globals,
     /// What a service manager gives.
     pub(crate) activation: Activation,
+}
+
+/// What the whole program was told of how containers are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Globals {
+    /// `--rootless`.
+    pub(crate) rootless: Rootless,
+    /// `--systemd-cgroup`.
+    pub(crate) driver: Driver,
+}
+
+/// Who makes the cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// The runtime, in the file system.
+    Files,
+    /// systemd, as a unit.
+    Systemd,
 }
 
 /// What comes after the container is made.
@@ -109,11 +128,13 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         .is_some_and(|process| process.terminal);
     let console = connect_console(terminal, request.console_socket, request.mode)?;
     let id_maps = user_namespace::plan(&config).context("config.json")?;
-    let (layout, cgroup) = plan_cgroup(request, &config)?;
+    let mut scope = plan_scope(request, &config)?;
+    let (layout, cgroup) = plan_cgroup(request, &config, scope.as_ref())?;
     cgroup
         .check(&config.linux.resources)
         .context("config.json")?;
     let mut state = new_state(request, &bundle, &config, &cgroup)?;
+    state.unit = scope.as_ref().map(Scope::unit);
     let view = if config.linux.namespaces.has(Kind::Cgroup) {
         View::Namespace
     } else {
@@ -148,16 +169,30 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     logging::debug(|| format!("{:?}: cgroup: {:?}", request.id, cgroup.record().0));
     forgive_lack_of_rights(
         cgroup.apply_before_entry(&config.linux.resources),
-        request.rootless,
+        request.globals.rootless,
     )
     .context("config.json")?;
     plan.open_sources()?;
     let way_in = cgroup.way_in().context("open the cgroup")?;
-    let Spawned { pid, pidfd, end } = spawn(plan, way_in, listener)?;
+    let outside = Outside::when(scope.is_some());
+    let Spawned {
+        pid,
+        pidfd,
+        end,
+        awaits_cgroup,
+    } = spawn(plan, way_in, listener, outside)?;
     let pidfd = &made.init.insert((pid, pidfd)).1;
     logging::debug(|| format!("{:?}: init is process {pid}", request.id));
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
+    }
+    if let (Some(scope), Some(layout)) = (&mut scope, &layout) {
+        let started = scope.start(pid, &config.linux.resources, layout.kind());
+        made.unit = scope.started();
+        started.context("config.json")?;
+    }
+    if awaits_cgroup {
+        end.send(ToInit::InCgroup)?;
     }
     if let Some(id_maps) = id_maps {
         id_maps
@@ -165,14 +200,17 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
             .context("config.json")?;
         end.send(ToInit::IdsMapped)?;
         if let (Some(owner), Some(cgroup)) = (cgroup_owner(&config), &made.cgroup) {
-            forgive_lack_of_rights(cgroup.delegate(owner), request.rootless)
+            forgive_lack_of_rights(cgroup.delegate(owner), request.globals.rootless)
                 .context("hand over the cgroup")?;
         }
     }
     // While init mounts, on the other core.
     if let Some(cgroup) = &made.cgroup {
-        forgive_lack_of_rights(cgroup.apply(&config.linux.resources), request.rootless)
-            .context("config.json")?;
+        forgive_lack_of_rights(
+            cgroup.apply(&config.linux.resources),
+            request.globals.rootless,
+        )
+        .context("config.json")?;
     }
     state.init = Process::of(pid);
     let master = converse(&end, pid, &config, &state, console)?;
@@ -186,6 +224,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         bail!("the container vanished while it was made");
     };
     made.cgroup = None;
+    made.unit = None;
     Ok(Created {
         dir,
         state,
@@ -198,10 +237,15 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
 
 /// Where the container's cgroup will be. One whose place was not chosen may be missing, where the
 /// caller has not the right to make it.
-fn plan_cgroup(request: &Request<'_>, config: &Config) -> anyhow::Result<(Option<Layout>, Cgroup)> {
+fn plan_cgroup(
+    request: &Request<'_>,
+    config: &Config,
+    scope: Option<&Scope>,
+) -> anyhow::Result<(Option<Layout>, Cgroup)> {
     let detected = Layout::detect(Path::new("/proc"));
-    let cgroups_path = config.linux.cgroups_path.as_deref();
-    if cgroups_path.is_none() && request.rootless.holds() {
+    let in_slice = scope.map(Scope::cgroup);
+    let cgroups_path = in_slice.as_deref().or(config.linux.cgroups_path.as_deref());
+    if cgroups_path.is_none() && request.globals.rootless.holds() {
         let layout = match detected {
             Err(cgroups::Error::NotMounted) => None,
             detected => Some(detected?),
@@ -224,6 +268,21 @@ fn forgive_lack_of_rights(
         Err(error) if error.is_for_lack_of_rights() && rootless.holds() => Ok(()),
         applied => applied,
     }
+}
+
+/// The unit that the cgroup will be, where systemd makes it.
+fn plan_scope(request: &Request<'_>, config: &Config) -> anyhow::Result<Option<Scope>> {
+    if request.globals.driver == Driver::Files {
+        return Ok(None);
+    }
+    let instance = if request.globals.rootless.holds() {
+        Instance::User
+    } else {
+        Instance::System
+    };
+    let cgroups_path = config.linux.cgroups_path.as_deref();
+    let scope = Scope::plan(instance, cgroups_path, request.id, &config.annotations);
+    scope.context("config.json").map(Some)
 }
 
 /// The container's root, as the host knows it, where the container may divide its cgroup: it
@@ -320,6 +379,7 @@ fn new_state(
         annotations: config.annotations.clone(),
         owner: super::list::user_name(Uid::current().as_raw()),
         cgroup: cgroup.record(),
+        unit: None,
         own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
         hooks: config.hooks.clone(),
         template: template(bundle, config, request.choices),

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::{State, status, undo};
+use crate::cgroups::systemd::Unit;
 use crate::cgroups::{Cgroup, Record};
 use crate::container::state::Process;
 use crate::container::state_dir::{Error, StateDir};
@@ -57,7 +58,10 @@ fn remove_what_is_known(dir: StateDir, unreadable: &Error) -> anyhow::Result<()>
     let cgroup = record.map(|record| Cgroup::from_record(&record));
     kill(init.flatten(), cgroup.as_ref())?;
     match cgroup {
-        Some(cgroup) => undo::remove(dir, &cgroup),
+        Some(cgroup) => {
+            let unit: Option<Unit> = dir.salvage("unit");
+            undo::remove(dir, &cgroup, unit.as_ref())
+        }
         None => Ok(dir.remove()?),
     }
 }
@@ -96,7 +100,8 @@ fn kill(init: Option<Process>, cgroup: Option<&Cgroup>) -> anyhow::Result<()> {
 /// # Errors
 /// A part that cannot be removed. A failing hook is a warning.
 pub(super) fn remove(dir: StateDir, state: &State) -> anyhow::Result<()> {
-    undo::remove(dir, &Cgroup::from_record(&state.cgroup))?;
+    let cgroup = Cgroup::from_record(&state.cgroup);
+    undo::remove(dir, &cgroup, state.unit.as_ref())?;
     if state.hooks.poststop.is_empty() {
         return Ok(());
     }

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use super::create::{Mode, connect_console, send_pidfd, set_oom_score_adj, write_pid_file};
 use super::exec_process::{self, Changes};
 use super::run::exit_status;
-use super::spawn::{Spawned, spawn_further};
+use super::spawn::{Outside, Spawned, spawn_further};
 use super::undo::{self, Made};
 use super::{State, status};
 use crate::cgroups::Cgroup;
@@ -108,10 +108,19 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
         true => error.context("the container has stopped meanwhile"),
         false => error,
     };
-    let Spawned { pid, pidfd, end } = spawn_further(plan, way_in, elsewhere).map_err(ended)?;
+    let outside = Outside::when(state.unit.is_some());
+    let Spawned {
+        pid,
+        pidfd,
+        end,
+        awaits_cgroup,
+    } = spawn_further(plan, way_in, elsewhere, outside).map_err(ended)?;
 
     let mut made = Made::default();
     let (pid, pidfd) = made.init.insert((pid, pidfd));
+    if awaits_cgroup {
+        enter_by_systemd(&state, *pid, &sub_paths, &end).map_err(ended)?;
+    }
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
@@ -135,6 +144,19 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
             Err(error)
         }
     }
+}
+
+/// Has the user's systemd put the process where this caller may not put it.
+fn enter_by_systemd(
+    state: &State,
+    pid: Pid,
+    sub_paths: &SubPaths,
+    end: &RuntimeEnd,
+) -> anyhow::Result<()> {
+    if let Some(unit) = &state.unit {
+        unit.attach(pid, sub_paths.for_all()?)?;
+    }
+    Ok(end.send(ToInit::InCgroup)?)
 }
 
 /// The pidfd of a container's init that can be joined.
@@ -214,6 +236,7 @@ fn plan(
         in_user_namespace,
         root,
         way_in: Vec::new(),
+        awaits_cgroup: false,
         keyring: template.keyring,
         awaits_runtime: process.oom_score_adj.is_some()
             || (in_user_namespace && !process.rlimits.is_empty()),

@@ -29,6 +29,25 @@ pub(super) struct Spawned {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
     pub(super) end: RuntimeEnd,
+    /// Whether it waits to be moved into its cgroup.
+    pub(super) awaits_cgroup: bool,
+}
+
+/// What to do where the caller may not put a process into the cgroup, as a user in a session
+/// that lies beside the cgroups of the user's systemd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outside {
+    /// Give up.
+    Refused,
+    /// systemd will move it.
+    Moved,
+}
+
+impl Outside {
+    /// With a unit of systemd's there is somebody who can.
+    pub(super) fn when(has_unit: bool) -> Self {
+        if has_unit { Self::Moved } else { Self::Refused }
+    }
 }
 
 /// Clones, and runs `plan` in the child.
@@ -39,6 +58,7 @@ pub(super) fn spawn(
     mut plan: InitPlan,
     way_in: WayIn,
     listener: Option<OwnedFd>,
+    outside: Outside,
 ) -> anyhow::Result<Spawned> {
     ensure!(has_one_thread()?, "the runtime has more than one thread");
     let (ours, theirs) = seqpacket::pair().context("socketpair")?;
@@ -57,7 +77,14 @@ pub(super) fn spawn(
     };
     let cgroup = way_in.clone_into.as_ref().map(AsFd::as_fd);
     // SAFETY: this process has one thread, which was just counted.
-    let cloned = unsafe { clone3(CloneArgs { flags, cgroup }) };
+    let mut cloned = unsafe { clone3(CloneArgs { flags, cgroup }) };
+    if matches!(cloned, Err(Errno::EACCES)) && outside == Outside::Moved {
+        plan.awaits_cgroup = true;
+        let cgroup = None;
+        // SAFETY: as before.
+        cloned = unsafe { clone3(CloneArgs { flags, cgroup }) };
+    }
+    let awaits_cgroup = plan.awaits_cgroup;
     match cloned
         .called(|| format!("clone3({})", flag_names(flags)))
         .context("create namespaces")?
@@ -71,9 +98,14 @@ pub(super) fn spawn(
                 namespaces::enter(Kind::Pid, &own)?;
             }
             if intermediate {
-                return adopt(pid, end);
+                return adopt(pid, end, awaits_cgroup);
             }
-            Ok(Spawned { pid, pidfd, end })
+            Ok(Spawned {
+                pid,
+                pidfd,
+                end,
+                awaits_cgroup,
+            })
         }
     }
 }
@@ -87,6 +119,7 @@ pub(super) fn spawn_further(
     mut plan: JoinPlan,
     way_in: WayIn,
     elsewhere: Option<Pid>,
+    outside: Outside,
 ) -> anyhow::Result<Spawned> {
     ensure!(has_one_thread()?, "the runtime has more than one thread");
     let (ours, theirs) = seqpacket::pair().context("socketpair")?;
@@ -116,9 +149,19 @@ pub(super) fn spawn_further(
     if let (Err(Errno::EBUSY), Some(init)) = (&cloned, elsewhere) {
         cloned = clone(Some(&Cgroup::cgroup2_of(init)?));
     }
+    if matches!(cloned, Err(Errno::EACCES)) && outside == Outside::Moved {
+        plan.awaits_cgroup = true;
+        cloned = clone(None);
+    }
+    let awaits_cgroup = plan.awaits_cgroup;
     match cloned.called(|| "clone3()".into())? {
         Cloned::Child => join::run(plan, theirs),
-        Cloned::Parent { pid, pidfd } => Ok(Spawned { pid, pidfd, end }),
+        Cloned::Parent { pid, pidfd } => Ok(Spawned {
+            pid,
+            pidfd,
+            end,
+            awaits_cgroup,
+        }),
     }
 }
 
@@ -133,7 +176,7 @@ fn enter_pid_namespace(plan: &mut InitPlan) -> anyhow::Result<Option<OwnedFd>> {
 }
 
 /// Takes over init from the process in between, whose pid is `between`.
-fn adopt(between: Pid, end: RuntimeEnd) -> anyhow::Result<Spawned> {
+fn adopt(between: Pid, end: RuntimeEnd, awaits_cgroup: bool) -> anyhow::Result<Spawned> {
     let said = end.receive()?;
     waitpid(between, None).context("waitpid")?;
     match said {
@@ -141,6 +184,7 @@ fn adopt(between: Pid, end: RuntimeEnd) -> anyhow::Result<Spawned> {
             pid: Pid::from_raw(pid),
             pidfd,
             end,
+            awaits_cgroup,
         }),
         Some(FromInit::Failed(why)) => bail!(why),
         _ => bail!("the process that joins namespaces ended early"),

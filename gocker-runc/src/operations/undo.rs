@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroups::Cgroup;
+use crate::cgroups::systemd::Unit;
 use crate::container::state_dir::StateDir;
 use crate::sys::pidfd::pidfd_send_signal;
 
@@ -24,6 +25,7 @@ pub(super) struct Made {
     pub(super) dir: Option<StateDir>,
     pub(super) cgroup: Option<Cgroup>,
     pub(super) init: Option<(Pid, OwnedFd)>,
+    pub(super) unit: Option<Unit>,
 }
 
 impl Drop for Made {
@@ -34,8 +36,13 @@ impl Drop for Made {
             drop(kill_and_wait(&pidfd));
             waitpid(pid, None).ok();
         }
-        if let Some(mut cgroup) = self.cgroup.take() {
+        if let Some(cgroup) = &self.cgroup {
             drop(cgroup.kill_all(Signal::SIGKILL));
+        }
+        if let Some(unit) = self.unit.take() {
+            drop(unit.stop());
+        }
+        if let Some(mut cgroup) = self.cgroup.take() {
             drop(cgroup.delete());
             drop(cgroup.undo_create());
         }
@@ -71,9 +78,12 @@ pub(super) fn kill_and_wait(pidfd: &OwnedFd) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A part that could not be removed; the directory stays then, so that it can be tried again.
-pub(super) fn remove(dir: StateDir, cgroup: &Cgroup) -> anyhow::Result<()> {
+pub(super) fn remove(dir: StateDir, cgroup: &Cgroup, unit: Option<&Unit>) -> anyhow::Result<()> {
     if !cgroup.processes()?.is_empty() {
         cgroup.kill_all(Signal::SIGKILL)?;
+    }
+    if let Some(unit) = unit {
+        unit.stop()?;
     }
     cgroup.delete()?;
     Ok(dir.remove()?)

@@ -22,5 +22,6 @@ pub(crate) fn update(root: &Path, id: &str, json: &[u8]) -> anyhow::Result<()> {
     }
     let spec = parse::resources(json).context("resources")?;
     let resources = Resources::from_spec(Some(&spec))?;
-    Ok(Cgroup::from_record(&state.cgroup).update(&resources)?)
+    let cgroup = Cgroup::from_record(&state.cgroup);
+    Ok(cgroup.update(&resources, state.unit.as_ref())?)
 }

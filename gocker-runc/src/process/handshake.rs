@@ -5,6 +5,7 @@
 //! ```text
 //! runtime                           init
 //!   | <------------ Cloned + pidfd --|  (only from a process in between)
+//!   |--- InCgroup ------------------>|  (only where systemd had to move it)
 //!   |--- IdsMapped ----------------->|  (only with a new user namespace)
 //!   | <---------------- RootReady ---|  (only with runtime hooks)
 //!   |--- HooksDone ----------------->|
@@ -51,6 +52,8 @@ pub(crate) enum FromInit {
 /// From the runtime to init.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ToInit {
+    /// It was moved into its cgroup.
+    InCgroup = b'g' as isize,
     /// The user namespace has its mappings.
     IdsMapped = b'm' as isize,
     /// The runtime's hooks have run.

@@ -11,7 +11,7 @@ use bundles::config::linux::resources::{Cpu, Limit};
 
 use super::limit;
 use crate::cgroups::Error;
-use crate::cgroups::files::{Setting, set_in_workable_order};
+use crate::cgroups::files::{self, Setting, set_in_workable_order};
 use crate::cgroups::refusals::refuse;
 
 /// The kernel silently takes the nearest of these for anything else.
@@ -36,6 +36,12 @@ pub(super) fn set(dir: &Path, cpu: &Cpu) -> Result<(), Error> {
         .try_for_each(|setting| setting.write(dir))?;
     set_in_workable_order(dir, realtime_settings(cpu))?;
     set_in_workable_order(dir, bandwidth_settings(cpu))
+}
+
+/// The period that a quota is for; None where it cannot be read.
+pub(in crate::cgroups) fn period_us(dir: &Path) -> Option<u64> {
+    let text = files::read(&dir.join("cpu.cfs_period_us")).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Shares are refused while a cgroup is idle.

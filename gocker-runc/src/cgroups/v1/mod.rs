@@ -7,7 +7,7 @@
 //!               /unified/docker/ID         (cgroup2, on hybrid machines)
 //! ```
 
-mod cpu;
+pub(super) mod cpu;
 pub(super) mod cpuset;
 mod devices;
 pub(super) mod freezer;

@@ -38,6 +38,12 @@ pub(super) fn set(dir: &Path, cpu: &Cpu) -> Result<(), Error> {
     set_in_workable_order(dir, settings)
 }
 
+/// The period that a quota is for; None where it cannot be read.
+pub(in crate::cgroups) fn period_us(dir: &Path) -> Option<u64> {
+    let text = read_in(dir, "cpu.max").ok()?;
+    text.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// A weight is refused while a cgroup is idle.
 fn weight_settings(cpu: &Cpu) -> Vec<Setting> {
     let weight = cpu
@@ -81,7 +87,7 @@ fn max_setting(dir: &Path, cpu: &Cpu) -> Result<Setting, Error> {
 /// The least, the usual and the greatest share become the least, the usual and the greatest
 /// weight; in between, the exponent is a quadratic function of the shares' logarithm. Other
 /// runtimes use the same function, so a container weighs the same under each of them.
-fn weight(shares: u64) -> u64 {
+pub(in crate::cgroups) fn weight(shares: u64) -> u64 {
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

@@ -85,7 +85,7 @@ fn set_weight(dir: &Path, device: &str, weight: u16, field: &str) -> Result<(), 
 }
 
 /// Stretches 10 to 1000 over 1 to 10000.
-fn scaled(weight: u16) -> u64 {
+pub(in crate::cgroups) fn scaled(weight: u16) -> u64 {
     1 + u64::from(weight.saturating_sub(10)) * 9999 / 990
 }
 

@@ -35,10 +35,16 @@ pub(super) fn check(memory: &Memory) -> Result<(), FieldError> {
     }
 }
 
-pub(super) fn set(dir: &Path, memory: &Memory) -> Result<(), Error> {
+/// Does what `checkBeforeUpdate` asks for.
+pub(in crate::cgroups) fn check_before(dir: &Path, memory: &Memory) -> Result<(), Error> {
     if memory.check_before_update {
         check_usage(dir, memory)?;
     }
+    Ok(())
+}
+
+pub(super) fn set(dir: &Path, memory: &Memory) -> Result<(), Error> {
+    check_before(dir, memory)?;
     if let Some(swap) = swap_limit(dir, memory)? {
         set_swap(dir, swap)?;
     }

@@ -9,13 +9,13 @@
 //! A controller's files appear in a directory when its parent hands the controller down.
 
 pub(super) mod controllers;
-mod cpu;
+pub(super) mod cpu;
 mod cpuset;
 mod device_program;
 mod devices;
 pub(super) mod freezer;
 pub(super) mod hugetlb;
-mod io;
+pub(super) mod io;
 pub(super) mod memory;
 
 use std::fs::OpenOptions;
