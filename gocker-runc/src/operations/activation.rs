@@ -6,12 +6,15 @@ use std::io;
 use std::path::Path;
 
 use anyhow::Context;
+use bundles::FieldError;
 use bundles::config::Config;
 use bundles::config::linux::namespaces::Kind;
-use bundles::config::mounts::Mount;
 
+use crate::init::plan::InitPlan;
 use crate::logging;
 use crate::process::notify::{self, Notify};
+use crate::rootfs::mount::{MountPlan, What};
+use crate::rootfs::mount_options::MountOptions;
 
 /// The service manager's part of the environment.
 #[derive(Debug)]
@@ -23,9 +26,8 @@ pub(crate) struct Activation {
 }
 
 impl Activation {
-    /// Adds the variables, and the mount of the socket's directory in `state_dir`. Returns
-    /// whether that directory has to be made.
-    pub(super) fn add_to(&self, config: &mut Config, state_dir: &Path) -> bool {
+    /// Adds the variables. Returns whether the socket's directory has to be made and mounted.
+    pub(super) fn add_to(&self, config: &mut Config) -> bool {
         let mut variables = self.variables.clone();
         let mut notifies = self.notify_socket.is_some() && config.process.is_some();
         if notifies && !config.linux.namespaces.has(Kind::Mount) {
@@ -34,16 +36,6 @@ impl Activation {
         }
         if notifies {
             variables.push(notify::variable());
-            config.mounts.push(Mount {
-                destination: notify::IN_CONTAINER.into(),
-                kind: "bind".into(),
-                source: Some(notify::directory(state_dir)),
-                options: ["bind", "nosuid", "noexec", "nodev", "ro"]
-                    .map(String::from)
-                    .to_vec(),
-                uid_mappings: Vec::new(),
-                gid_mappings: Vec::new(),
-            });
         }
         if let Some(process) = &mut config.process {
             for variable in variables {
@@ -54,6 +46,25 @@ impl Activation {
         }
         notifies
     }
+}
+
+/// Adds the mount of the socket's directory in `state_dir`, which is not there yet.
+///
+/// # Errors
+/// None but of mount options, which are known.
+pub(super) fn add_mount(plan: &mut InitPlan, state_dir: &Path) -> Result<(), FieldError> {
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(String::from);
+    let mounts = &mut plan.rootfs.mounts;
+    mounts.push(MountPlan {
+        destination: notify::IN_CONTAINER.into(),
+        what: What::Bind {
+            source: notify::directory(state_dir),
+            tree: None,
+        },
+        options: MountOptions::parse(mounts.len(), &options)?,
+        id_map: None,
+    });
+    Ok(())
 }
 
 /// Begins to listen for the container whose directory is `state_dir`; None where nobody wants

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, Uid};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::activation::Activation;
+use super::activation::{self, Activation};
 use super::spawn::{Outside, Spawned, spawn};
 use super::undo::Made;
 use super::{State, id_mapping, unserved, user_namespace};
@@ -121,7 +121,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     crate::container::id::check(request.id)?;
     let (bundle, mut config) = read(request)?;
     let state_dir = request.root.join(request.id);
-    let notifies = request.activation.add_to(&mut config, &state_dir);
+    let notifies = request.activation.add_to(&mut config);
     let terminal = config
         .process
         .as_ref()
@@ -145,6 +145,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         .context("config.json")?;
     user_namespace::check_joined(&config, plan.namespaces.joined_user()).context("config.json")?;
     id_mapping::map_mounts(&mut plan).context("config.json")?;
+    if notifies {
+        activation::add_mount(&mut plan, &state_dir)?;
+    }
 
     // From here on things are made; `made` unmakes them if a later step fails.
     let mut made = Made::default();
