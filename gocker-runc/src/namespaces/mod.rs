@@ -21,6 +21,7 @@ use bundles::config::linux::namespaces::{Kind, Namespaces};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::sys::caller::Caller;
 use crate::sys::errno::describe;
 use crate::sys::in_root::open_host_path;
 use crate::sys::nsfs::namespace_type;
@@ -76,7 +77,9 @@ impl NamespacePlan {
         let makes = plan.clone_flags != 0;
         // A PID namespace of the user namespace's can be joined only after that.
         plan.intermediate = (namespaces.is_new(Kind::User) && joins)
-            || (namespaces.path(Kind::User).is_some() && (makes || plan.joined_pid.is_some()));
+            || (namespaces.path(Kind::User).is_some() && (makes || plan.joined_pid.is_some()))
+            // The runtime cannot go there itself: the way back belongs to the machine's root.
+            || (plan.joined_pid.is_some() && Caller::find_out() != Caller::Root);
         Ok(plan)
     }
 
@@ -156,7 +159,7 @@ pub(crate) struct Error {
 pub(crate) fn enter(kind: Kind, fd: &OwnedFd) -> Result<(), Error> {
     let flag = flag(kind).unwrap_or(CloneFlags::empty());
     setns(fd.as_fd(), flag)
-        .called(|| format!("setns({flag:?})"))
+        .called(|| format!("setns({})", names(flag)))
         .map_err(|source| Error {
             what: "join",
             kind,
@@ -182,15 +185,16 @@ pub(crate) fn join_those_of(pidfd: &OwnedFd, flags: CloneFlags) -> Result<(), Ca
     if flags.is_empty() {
         return Ok(());
     }
-    let names = || {
-        let names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
-        format!("setns({})", names.join("|"))
-    };
     match setns(pidfd.as_fd(), flags) {
         // Linux before 5.8 takes no pidfd.
         Err(Errno::EINVAL) => by_path::join_those_of(pidfd, flags),
-        done => done.called(names),
+        done => done.called(|| format!("setns({})", names(flags))),
     }
+}
+
+fn names(flags: CloneFlags) -> String {
+    let names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
+    names.join("|")
 }
 
 fn flag(kind: Kind) -> Option<CloneFlags> {
