@@ -5,6 +5,7 @@ mod buildah;
 mod containerd;
 mod docker;
 mod podman;
+mod podman_rootless;
 mod terminal;
 
 use std::fs::File;

@@ -18,8 +18,9 @@ use anyhow::Context;
 use bundles::config::linux::namespaces::Kind;
 use caps::Capability;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::unistd::{Pid, Uid, getpid, sethostname, setsid};
+use nix::unistd::{Pid, Uid, getpid, pipe2, read, sethostname, setsid};
 
 use crate::console::Console;
 use crate::container::state::Process;
@@ -313,7 +314,7 @@ fn reopen_null(root: &RootFd) -> anyhow::Result<()> {
         return Ok(());
     }
     let null = root
-        .open_beneath(std::path::Path::new("/dev/null"), nix::fcntl::OFlag::O_RDWR)
+        .open_beneath(std::path::Path::new("/dev/null"), OFlag::O_RDWR)
         .context("open the container's /dev/null")?;
     if which[0] {
         nix::unistd::dup2_stdin(&null).context("dup2(0)")?;
@@ -447,9 +448,11 @@ pub(crate) unsafe fn run_intermediate(
         plan.namespaces.joined.clear();
         Ok(())
     };
-    if let Err(error) = join(&mut plan) {
-        fail(&end.0, &error);
-    }
+    let piped = join(&mut plan).and_then(|()| pipe2(OFlag::O_CLOEXEC).context("pipe2"));
+    let (told, teller) = match piped {
+        Ok(piped) => piped,
+        Err(error) => fail(&end.0, &error),
+    };
     let flags = plan.namespaces.clone_flags | u64::from(libc::CLONE_PARENT.cast_unsigned());
     // SAFETY: the caller promises one thread; this process has made none since its own clone.
     match unsafe {
@@ -458,7 +461,13 @@ pub(crate) unsafe fn run_intermediate(
             cgroup: None,
         })
     } {
-        Ok(Cloned::Child) => run(plan, end, listener),
+        Ok(Cloned::Child) => {
+            // Init says nothing before its maker has said who it is; that one ends then.
+            drop(teller);
+            while read(&told, &mut [0]) == Err(Errno::EINTR) {}
+            drop(told);
+            run(plan, end, listener)
+        }
         Ok(Cloned::Parent { pid, pidfd }) => {
             let sent = end.send(&FromInit::Cloned {
                 pid: Pid::as_raw(pid),
