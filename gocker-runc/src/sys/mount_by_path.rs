@@ -16,7 +16,6 @@
 
 use std::cell::{Cell, OnceCell};
 use std::ffi::{CStr, CString};
-use std::fmt::Write;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -105,7 +104,7 @@ pub(crate) fn new_filesystem(
     let (flags, text) = superblock(data);
     let flags = flags | mount_flags(attributes);
     on_stage(true, |slot| {
-        mount(Some(source), slot, Some(kind), flags, Some(text.as_str()))
+        mount(Some(source), slot, Some(kind), flags, Some(text.as_slice()))
     })
 }
 
@@ -253,7 +252,7 @@ fn attributes_of(flags: libc::c_ulong) -> u64 {
 }
 
 /// `MOUNT_ATTR_*` as flags of mount(2).
-fn mount_flags(attributes: u64) -> MsFlags {
+pub(crate) fn mount_flags(attributes: u64) -> MsFlags {
     let plain = [
         (attr::RDONLY, libc::MS_RDONLY),
         (attr::NOSUID, libc::MS_NOSUID),
@@ -274,8 +273,9 @@ fn mount_flags(attributes: u64) -> MsFlags {
     MsFlags::from_bits_retain(bits | atime)
 }
 
-/// Parameters of fsconfig(2) as mount(2) takes them: flags of the superblock, and text.
-fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, String) {
+/// Parameters of fsconfig(2) as mount(2) takes them: flags of the superblock, and text, as in
+/// fstab(5).
+pub(crate) fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, Vec<u8>) {
     let known = [
         ("sync", libc::MS_SYNCHRONOUS),
         ("dirsync", libc::MS_DIRSYNC),
@@ -288,28 +288,26 @@ fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, String) {
         ("noiversion", 0),
         ("ro", libc::MS_RDONLY),
     ];
-    let (mut flags, mut text) = (0, String::new());
+    let (mut flags, mut text) = (0, Vec::new());
     for (key, value) in data {
-        let key = key.to_string_lossy();
-        if let Some((_, flag)) = known.iter().find(|(word, _)| *word == key) {
+        let key = key.to_bytes();
+        if let Some((_, flag)) = known.iter().find(|(word, _)| word.as_bytes() == key) {
             flags |= flag;
             continue;
         }
-        let comma = if text.is_empty() { "" } else { "," };
-        let value = value.as_ref().map(|value| quoted(&value.to_string_lossy()));
-        // Writing to a String cannot fail.
-        write!(text, "{comma}{key}{}", value.unwrap_or_default()).ok();
+        if !text.is_empty() {
+            text.push(b',');
+        }
+        text.extend_from_slice(key);
+        let Some(value) = value.as_ref().map(|value| value.to_bytes()) else {
+            continue;
+        };
+        text.push(b'=');
+        // A label holds commas, and its module reads quotes.
+        let quote: &[u8] = if key == b"context" { b"\"" } else { b"" };
+        text.extend([quote, value, quote].concat());
     }
     (MsFlags::from_bits_retain(flags), text)
-}
-
-/// A label holds commas, and its module reads quotes; nothing else that holds any can be told.
-fn quoted(value: &str) -> String {
-    if value.contains(',') {
-        format!("=\"{value}\"")
-    } else {
-        format!("={value}")
-    }
 }
 
 fn path_of(fd: BorrowedFd<'_>) -> String {
@@ -411,7 +409,7 @@ mod tests {
         ];
         let expected = (
             MsFlags::MS_DIRSYNC,
-            "size=4k,context=\"u:r:t:s0:c1,c2\",newinstance".to_owned(),
+            b"size=4k,context=\"u:r:t:s0:c1,c2\",newinstance".to_vec(),
         );
         assert_eq!(superblock(&data), expected);
     }
