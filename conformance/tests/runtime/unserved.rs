@@ -12,7 +12,6 @@ const UNSERVED: &[(&str, &str)] = &[
     ("/linux/intelRdt", r#"{"closID": "conformance"}"#),
     ("/linux/timeOffsets", r#"{"monotonic": {"secs": 5}}"#),
     ("/linux/personality", r#"{"domain": "LINUX32"}"#),
-    ("/linux/mountLabel", r#""system_u:object_r:x:s0""#),
     (
         "/linux/memoryPolicy",
         r#"{"mode": "MPOL_BIND", "nodes": "0"}"#,
@@ -23,7 +22,6 @@ const UNSERVED: &[(&str, &str)] = &[
         "/process/ioPriority",
         r#"{"class": "IOPRIO_CLASS_BE", "priority": 4}"#,
     ),
-    ("/process/execCPUAffinity", r#"{"initial": "0"}"#),
     ("/process/apparmorProfile", r#""conformance""#),
     ("/process/selinuxLabel", r#""system_u:system_r:x:s0""#),
     ("/vm", r#"{"kernel": {"path": "/vmlinuz"}}"#),
