@@ -9,13 +9,8 @@ use serde_json::json;
 
 /// The field's place and a valid value; the refusal must name the place.
 const UNSERVED: &[(&str, &str)] = &[
-    ("/linux/intelRdt", r#"{"closID": "conformance"}"#),
     ("/linux/timeOffsets", r#"{"monotonic": {"secs": 5}}"#),
     ("/linux/personality", r#"{"domain": "LINUX32"}"#),
-    (
-        "/linux/memoryPolicy",
-        r#"{"mode": "MPOL_BIND", "nodes": "0"}"#,
-    ),
     ("/linux/netDevices", r#"{"eth0": {"name": "eth1"}}"#),
     ("/process/scheduler", r#"{"policy": "SCHED_BATCH"}"#),
     (
@@ -66,4 +61,18 @@ fn a_property_of_no_specification_is_ignored() {
         .set("/process/org.example", json!(true))
         .set("/linux/org.example", json!("x"));
     assert_eq!(bundle.run_ok(), "ok\n");
+}
+
+/// linux.intelRdt: a machine without resctrl cannot keep what the field promises.
+#[test]
+fn a_share_of_the_cache_without_resctrl_is_refused_by_name() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("the mounts");
+    needs!(!mounts.contains(" resctrl "), "resctrl is mounted here");
+    let bundle = TestBundle::new().set("/linux/intelRdt", json!({"l3CacheSchema": "L3:0=f"}));
+    let output = bundle.run();
+    let line = output.one_line_failure();
+    assert!(line.contains("linux.intelRdt: no resctrl"), "{output}");
+    bundle.assert_nothing_left();
 }

@@ -5,8 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
+
+use crate::operations::update::{Rdt, update};
 
 /// Arguments of `update`.
 #[derive(Debug, clap::Args)]
@@ -86,15 +88,6 @@ struct Single {
 /// # Errors
 /// A flag's value, and the operation's.
 pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    for (flag, value) in [
-        ("--l3-cache-schema", &args.l3_cache_schema),
-        ("--mem-bw-schema", &args.mem_bw_schema),
-    ] {
-        ensure!(
-            value.is_none(),
-            "{flag}: Intel RDT (linux.intelRdt) is not served yet"
-        );
-    }
     let single = to_json(&args.single)?;
     let text = match &args.resources {
         Some(_) if !single.is_empty() => {
@@ -103,7 +96,11 @@ pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
         Some(file) => read(file)?,
         None => Value::Object(single).to_string().into_bytes(),
     };
-    crate::operations::update::update(root, &args.id, &text)?;
+    let rdt = Rdt {
+        l3_cache_schema: args.l3_cache_schema.as_deref(),
+        mem_bw_schema: args.mem_bw_schema.as_deref(),
+    };
+    update(root, &args.id, &text, &rdt)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::status::Status;
 use crate::cgroups::systemd::Unit;
+use crate::intel_rdt::Groups;
+use crate::memory_policy::MemoryPolicy;
 
 /// The file's content.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub(crate) struct State<CgroupRecord> {
     pub(crate) annotations: HashMap<String, String>,
     /// Who made it.
     pub(crate) owner: String,
+    /// Its resctrl groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<Groups>,
     /// Whether it has a PID namespace that ends with init.
     pub(crate) own_pid_namespace: bool,
     /// The hooks that later commands run.
@@ -56,6 +61,9 @@ pub(crate) struct Template {
     pub(crate) keyring: bool,
     /// Whether a seccomp filter is kept beside this file.
     pub(crate) seccomp: bool,
+    /// `linux.memoryPolicy`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<MemoryPolicy>,
 }
 
 /// A process that no later one of the same id can be taken for.

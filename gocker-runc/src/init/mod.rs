@@ -209,6 +209,9 @@ fn prepare_program(
     in_user_namespace: bool,
     proc: Option<&ProcFd>,
 ) -> anyhow::Result<Prepared> {
+    if let Some(policy) = &process.memory_policy {
+        policy.set()?;
+    }
     // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;

@@ -20,6 +20,7 @@ use crate::cgroups::mounts::CgroupMounts;
 use crate::container::state::State;
 use crate::cpu_affinity::CpuAffinity;
 use crate::lsm::Labels;
+use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::NamespacePlan;
 use crate::rootfs::mount::MountPlan;
 use crate::rootfs::pivot::Pivot;
@@ -90,6 +91,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) labels: Labels,
     /// The CPUs of a further process; they are not init's.
     pub(crate) cpu_affinity: CpuAffinity,
+    /// `linux.memoryPolicy`, which a process of `exec` has, too.
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     /// Resource limits, where init itself may set them.
     pub(crate) rlimits: Vec<PosixRlimit>,
     /// Whether execve(2) may grant nothing.
@@ -255,6 +258,7 @@ impl ProcessPlan {
             capabilities: CapabilitySets::new(process.capabilities.as_ref()),
             labels: Labels::new(process)?,
             cpu_affinity: CpuAffinity::new(process.exec_cpu_affinity.as_ref())?,
+            memory_policy: None,
             rlimits: process.rlimits.clone(),
             no_new_privileges: process.no_new_privileges,
             seccomp,

@@ -29,6 +29,8 @@ use crate::container::state::{Process, Template};
 use crate::container::state_dir::{self, StateDir};
 use crate::container::status::Status;
 use crate::init::plan::{Choices, InitPlan};
+use crate::intel_rdt::{self, Wish};
+use crate::memory_policy::MemoryPolicy;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::{notify, start_socket, stdio};
 use crate::rootless::Rootless;
@@ -135,6 +137,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         .context("config.json")?;
     let mut state = new_state(request, &bundle, &config, &cgroup)?;
     state.unit = scope.as_ref().map(Scope::unit);
+    state.template.memory_policy = memory_policy(&bundle)?;
+    let rdt = plan_rdt(request, &bundle)?;
+    state.rdt = rdt.as_ref().map(Wish::groups);
     let view = if config.linux.namespaces.has(Kind::Cgroup) {
         View::Namespace
     } else {
@@ -143,6 +148,11 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let cgroup_mounts = cgroup.mount_list(layout.as_ref(), view);
     let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
         .context("config.json")?;
+    if let Some(process) = &mut plan.process {
+        process
+            .memory_policy
+            .clone_from(&state.template.memory_policy);
+    }
     user_namespace::check_joined(&config, plan.namespaces.joined_user()).context("config.json")?;
     id_mapping::map_mounts(&mut plan).context("config.json")?;
     if notifies {
@@ -194,6 +204,11 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         made.unit = scope.started();
         started.context("config.json")?;
     }
+    if let (Some(rdt), Some(groups)) = (rdt, &state.rdt) {
+        let groups = made.rdt.insert(groups.clone());
+        rdt.make(groups).context("config.json")?;
+        groups.enter(pid).context("config.json")?;
+    }
     if awaits_cgroup {
         end.send(ToInit::InCgroup)?;
     }
@@ -228,6 +243,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     };
     made.cgroup = None;
     made.unit = None;
+    made.rdt = None;
     Ok(Created {
         dir,
         state,
@@ -383,6 +399,7 @@ fn new_state(
         owner: super::list::user_name(Uid::current().as_raw()),
         cgroup: cgroup.record(),
         unit: None,
+        rdt: None,
         own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
         hooks: config.hooks.clone(),
         template: template(bundle, config, request.choices),
@@ -398,7 +415,27 @@ fn template(bundle: &Bundle, config: &Config, choices: Choices) -> Template {
         namespaces: namespaces::flags_of(&config.linux.namespaces).bits(),
         keyring: !choices.no_new_keyring,
         seccomp: config.linux.seccomp.is_some(),
+        memory_policy: None,
     }
+}
+
+/// The resctrl groups that `linux.intelRdt` asks for.
+fn plan_rdt(request: &Request<'_>, bundle: &Bundle) -> anyhow::Result<Option<Wish>> {
+    let linux = bundle.spec.linux().as_ref();
+    let Some(spec) = linux.and_then(|linux| linux.intel_rdt().as_ref()) else {
+        return Ok(None);
+    };
+    let wish =
+        intel_rdt::find_root(Path::new("/proc")).and_then(|root| Wish::new(spec, request.id, root));
+    wish.context("config.json").map(Some)
+}
+
+/// `linux.memoryPolicy`, which the processes of `exec` get, too.
+fn memory_policy(bundle: &Bundle) -> anyhow::Result<Option<MemoryPolicy>> {
+    let linux = bundle.spec.linux().as_ref();
+    let spec = linux.and_then(|linux| linux.memory_policy().as_ref());
+    let policy = spec.map(MemoryPolicy::new).transpose();
+    policy.context("config.json")
 }
 
 /// Talks with init until it is prepared. Returns the terminal's master, if it is ours.

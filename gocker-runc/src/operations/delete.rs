@@ -101,6 +101,9 @@ fn kill(init: Option<Process>, cgroup: Option<&Cgroup>) -> anyhow::Result<()> {
 /// A part that cannot be removed. A failing hook is a warning.
 pub(super) fn remove(dir: StateDir, state: &State) -> anyhow::Result<()> {
     let cgroup = Cgroup::from_record(&state.cgroup);
+    if let Some(groups) = &state.rdt {
+        groups.remove()?;
+    }
     undo::remove(dir, &cgroup, state.unit.as_ref())?;
     if state.hooks.poststop.is_empty() {
         return Ok(());

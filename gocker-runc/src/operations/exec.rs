@@ -118,9 +118,8 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
 
     let mut made = Made::default();
     let (pid, pidfd) = made.init.insert((pid, pidfd));
-    if awaits_cgroup {
-        enter_by_systemd(&state, *pid, &sub_paths, &end).map_err(ended)?;
-    }
+    let waiting = awaits_cgroup.then_some(&end);
+    enter_groups(&state, *pid, &sub_paths, waiting).map_err(ended)?;
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
@@ -146,13 +145,18 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     }
 }
 
-/// Has the user's systemd put the process where this caller may not put it.
-fn enter_by_systemd(
+/// Puts the process into the container's resctrl groups, where it has some; and one that is
+/// `waiting` into the cgroup, by the user's systemd, where this caller may not put it.
+fn enter_groups(
     state: &State,
     pid: Pid,
     sub_paths: &SubPaths,
-    end: &RuntimeEnd,
+    waiting: Option<&RuntimeEnd>,
 ) -> anyhow::Result<()> {
+    if let Some(groups) = &state.rdt {
+        groups.enter(pid)?;
+    }
+    let Some(end) = waiting else { return Ok(()) };
     if let Some(unit) = &state.unit {
         unit.attach(pid, sub_paths.for_all()?)?;
     }
@@ -229,6 +233,10 @@ fn plan(
         Some(open_root(state, init)?)
     };
     let in_user_namespace = namespaces.contains(CloneFlags::CLONE_NEWUSER);
+    let mut process_plan = ProcessPlan::new(process, filter, request.preserve_fds)?;
+    process_plan
+        .memory_policy
+        .clone_from(&template.memory_policy);
     Ok(JoinPlan {
         id: state.id.clone(),
         init: init.try_clone().context("dup the pidfd")?,
@@ -238,9 +246,10 @@ fn plan(
         way_in: Vec::new(),
         awaits_cgroup: false,
         keyring: template.keyring,
-        awaits_runtime: process.oom_score_adj.is_some()
+        awaits_runtime: state.rdt.is_some()
+            || process.oom_score_adj.is_some()
             || (in_user_namespace && !process.rlimits.is_empty()),
-        process: ProcessPlan::new(process, filter, request.preserve_fds)?,
+        process: process_plan,
     })
 }
 

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::rootfs::mount_options;
-use crate::{capabilities, seccomp};
+use crate::{capabilities, memory_policy, seccomp};
 
 /// The features document.
 pub(crate) fn document() -> Value {
@@ -34,7 +34,8 @@ pub(crate) fn document() -> Value {
             "seccomp": seccomp::features(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": false },
         },

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use crate::cgroups::Cgroup;
 use crate::cgroups::systemd::Unit;
 use crate::container::state_dir::StateDir;
+use crate::intel_rdt::Groups;
 use crate::sys::pidfd::pidfd_send_signal;
 
 /// How long a killed process may take to vanish.
@@ -26,6 +27,7 @@ pub(super) struct Made {
     pub(super) cgroup: Option<Cgroup>,
     pub(super) init: Option<(Pid, OwnedFd)>,
     pub(super) unit: Option<Unit>,
+    pub(super) rdt: Option<Groups>,
 }
 
 impl Drop for Made {
@@ -38,6 +40,9 @@ impl Drop for Made {
         }
         if let Some(cgroup) = &self.cgroup {
             drop(cgroup.kill_all(Signal::SIGKILL));
+        }
+        if let Some(groups) = self.rdt.take() {
+            drop(groups.remove());
         }
         if let Some(unit) = self.unit.take() {
             drop(unit.stop());

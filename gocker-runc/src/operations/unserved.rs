@@ -45,8 +45,6 @@ pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
 
 fn check_linux(linux: &Linux) -> Result<(), FieldError> {
     refuse(&[
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
         (
             "linux.timeOffsets",

@@ -10,6 +10,7 @@ pub(crate) mod close_range;
 pub(crate) mod errno;
 pub(crate) mod in_root;
 pub(crate) mod keyctl;
+pub(crate) mod mempolicy;
 pub(crate) mod mount_api;
 pub(crate) mod mount_by_path;
 pub(crate) mod network;
