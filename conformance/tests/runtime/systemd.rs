@@ -254,7 +254,7 @@ fn annotations_become_properties() {
     let unit = unit(&bundle);
     assert_eq!(show(&unit, "TimeoutStopUSec"), "7s");
     assert_eq!(show(&unit, "CollectMode"), "inactive-or-failed");
-    assert_eq!(show(&unit, "Documentation"), "man:one(1)");
+    assert_eq!(show(&unit, "Documentation").trim_matches('"'), "man:one(1)");
 }
 
 #[test]

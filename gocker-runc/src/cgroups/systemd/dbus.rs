@@ -13,18 +13,15 @@
 //! Spec: <https://dbus.freedesktop.org/doc/dbus-specification.html#auth-protocol>
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::address::connect_to;
 use super::error::Error;
 use super::message::{self, FIXED, Kind, Message, Target};
 use super::value::Value;
@@ -39,6 +36,18 @@ pub(super) struct Place {
     pub(super) socket: PathBuf,
     /// Whether a bus is between.
     pub(super) is_bus: bool,
+}
+
+/// How long a job's end is waited for before it is asked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How a job's end was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// systemd said that it was done.
+    Done,
+    /// It is over, and nobody heard how it ended.
+    Unheard,
 }
 
 /// An open conversation.
@@ -65,7 +74,7 @@ impl Connection {
     pub(super) fn open(places: &[Place], manager: &str) -> Result<Self, Error> {
         let mut tried = Vec::new();
         for place in places {
-            match connect_to(&place.socket) {
+            match connect_to(&place.socket, LIMIT) {
                 Ok(stream) => return Self::over(stream, place.is_bus, LIMIT),
                 Err(error) => tried.push((place.socket.clone(), answer(&error))),
             }
@@ -177,34 +186,56 @@ impl Connection {
         }
     }
 
-    /// Waits until systemd says how the job `job` ended.
+    /// Waits until systemd says how the job `job` ended, or until it is seen to be gone: what
+    /// systemd says while it reads its units again is lost.
     ///
     /// # Errors
     /// A job that did not end as `done`; a time-out; a broken wire.
-    pub(super) fn wait_for_job(&mut self, step: &str, job: &str) -> Result<(), Error> {
+    pub(super) fn wait_for_job(&mut self, step: &str, job: &str) -> Result<Ended, Error> {
         let deadline = Instant::now() + self.limit;
         loop {
-            let message = match self.signals.pop_front() {
-                Some(message) => message,
-                None => self.receive(step, deadline)?,
-            };
-            if message.kind != Kind::Signal || message.member != "JobRemoved" {
-                continue;
-            }
-            // Number, path, unit, result: uoss.
-            match message.texts().unwrap_or_default().as_slice() {
-                [path, _, result] if path == job => {
-                    return match result.as_str() {
-                        // One that was already so is skipped.
-                        "done" | "skipped" => Ok(()),
-                        _ => Err(Error::Job {
-                            step: step.to_owned(),
-                            result: result.clone(),
-                        }),
-                    };
+            while let Some(message) = self.signals.pop_front() {
+                if let Some(result) = result_of(&message, job) {
+                    return result.map(|()| Ended::Done).map_err(|result| Error::Job {
+                        step: step.to_owned(),
+                        result,
+                    });
                 }
-                _ => (),
             }
+            if self.has_news(deadline) {
+                let message = self.receive(step, deadline)?;
+                self.signals.push_back(message);
+            } else if self.is_gone(step, job)? {
+                return Ok(Ended::Unheard);
+            }
+        }
+    }
+
+    /// Whether something can be read within a second or so.
+    fn has_news(&self, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(wait) = PollTimeout::try_from(left.min(LOOK_AGAIN)) else {
+            return true;
+        };
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        // With no time left, reading tells the time-out.
+        left.is_zero() || poll(&mut fds, wait) != Ok(0)
+    }
+
+    /// Whether systemd knows the job no more.
+    fn is_gone(&mut self, step: &str, job: &str) -> Result<bool, Error> {
+        let target = Target {
+            destination: "org.freedesktop.systemd1",
+            path: job,
+            interface: "org.freedesktop.DBus.Properties",
+            member: "Get",
+        };
+        let names = ["org.freedesktop.systemd1.Job", "State"];
+        let names = names.map(|name| Value::Text(name.into()));
+        match self.call(step, &target, &names) {
+            Ok(_) => Ok(false),
+            Err(Error::Refused { .. }) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -256,6 +287,22 @@ impl Connection {
     }
 }
 
+/// How `job` ended, where the message tells that; systemd's word for anything but success.
+fn result_of(message: &Message, job: &str) -> Option<Result<(), String>> {
+    if message.kind != Kind::Signal || message.member != "JobRemoved" {
+        return None;
+    }
+    // Number, path, unit, result: uoss.
+    match message.texts()?.as_slice() {
+        [path, _, result] if path == job => Some(match result.as_str() {
+            // What was so already is skipped.
+            "done" | "skipped" => Ok(()),
+            _ => Err(result.clone()),
+        }),
+        _ => None,
+    }
+}
+
 fn no_message() -> io::Error {
     io::Error::new(ErrorKind::InvalidData, "what came is no message")
 }
@@ -265,56 +312,6 @@ fn answer(error: &io::Error) -> String {
         || error.to_string(),
         |errno| crate::sys::errno::describe(nix::errno::Errno::from_raw(errno)),
     )
-}
-
-/// A listener whose queue is full keeps a caller waiting, too.
-fn connect_to(path: &Path) -> io::Result<UnixStream> {
-    use std::os::unix::ffi::OsStrExt;
-    let address = match path.as_os_str().as_bytes().strip_prefix(b"\0") {
-        Some(name) => UnixAddr::new_abstract(name)?,
-        None => UnixAddr::new(path)?,
-    };
-    let socket = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let limit = TimeVal::milliseconds(i64::try_from(LIMIT.as_millis()).unwrap_or(i64::MAX));
-    setsockopt(&socket, SendTimeout, &limit)?;
-    connect(socket.as_raw_fd(), &address)?;
-    Ok(UnixStream::from(socket))
-}
-
-/// The sockets in a D-Bus address such as `unix:path=/run/user/1000/bus,guid=…;unix:abstract=x`.
-pub(super) fn sockets(address: &str) -> Vec<PathBuf> {
-    let of_one = |address: &str| {
-        let pairs = address.strip_prefix("unix:")?;
-        pairs
-            .split(',')
-            .find_map(|pair| match pair.split_once('=')? {
-                ("path", path) => Some(unescaped(path, Vec::new())),
-                ("abstract", name) => Some(unescaped(name, vec![0])),
-                _ => None,
-            })
-    };
-    address.split(';').filter_map(of_one).collect()
-}
-
-/// Resolves `%2f` and the like.
-fn unescaped(text: &str, mut bytes: Vec<u8>) -> PathBuf {
-    let mut rest = text;
-    while let Some(at) = rest.find('%') {
-        let (before, escape) = rest.split_at(at);
-        bytes.extend_from_slice(before.as_bytes());
-        let byte = escape
-            .get(1..3)
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.unwrap_or(b'%'));
-        rest = &escape[if byte.is_some() { 3 } else { 1 }..];
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]
@@ -415,6 +412,27 @@ mod tests {
     }
 
     #[test]
+    fn a_job_whose_end_is_not_said_is_asked_for() {
+        let gone = incoming(
+            3,
+            vec![
+                (5, Value::Uint32(2)),
+                (
+                    4,
+                    Value::Text("org.freedesktop.DBus.Error.UnknownObject".into()),
+                ),
+            ],
+            &[],
+        );
+        let (ours, theirs) = UnixStream::pair().expect("is made");
+        serve(theirs, "OK 1\r\n", vec![reply(1, "/job/9"), gone]);
+        let mut connection = Connection::over(ours, false, LIMIT).expect("is greeted");
+        connection.call("stop", &TARGET, &[]).expect("is answered");
+        let ended = connection.wait_for_job("stop", "/job/9");
+        assert_eq!(ended.expect("is over"), Ended::Unheard);
+    }
+
+    #[test]
     fn refusals_silence_and_an_end() {
         let error = incoming(
             3,
@@ -444,22 +462,6 @@ mod tests {
         assert!(matches!(error, Error::Wire { .. }), "{error}");
         let (ours, _) = UnixStream::pair().expect("is made");
         Connection::over(ours, false, LIMIT).expect_err("nobody is there");
-    }
-
-    #[test]
-    fn addresses() {
-        for (address, expected) in [
-            ("unix:path=/run/user/1000/bus", vec!["/run/user/1000/bus"]),
-            (
-                "unix:path=/a%20b,guid=1;unix:abstract=/c",
-                vec!["/a b", "\0/c"],
-            ),
-            ("tcp:host=x,port=1", vec![]),
-            ("unix:guid=1;unix:path=100%", vec!["100%"]),
-        ] {
-            let expected: Vec<PathBuf> = expected.into_iter().map(PathBuf::from).collect();
-            assert_eq!(sockets(address), expected, "{address}");
-        }
     }
 
     #[test]

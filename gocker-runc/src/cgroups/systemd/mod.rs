@@ -15,9 +15,12 @@
 //!
 //! See <https://systemd.io/CONTROL_GROUP_INTERFACE/>.
 
+mod address;
+mod annotations;
 mod dbus;
 mod devices;
 mod error;
+mod instance;
 mod message;
 mod name;
 mod text;
@@ -25,32 +28,22 @@ mod unit;
 mod value;
 
 use std::collections::HashMap;
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use bundles::FieldError;
 use bundles::config::linux::resources::Resources;
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::detect::Kind;
 use super::files;
-use dbus::{Connection, Place};
+use annotations::annotated;
+use dbus::{Connection, Ended};
 pub(crate) use error::Error;
+pub(crate) use instance::Instance;
 use message::{Message, Target};
 use name::Name;
 use unit::Property;
 use value::Value;
-
-/// Whose systemd it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Instance {
-    /// The machine's.
-    System,
-    /// The caller's own.
-    User,
-}
 
 /// A unit that is there: what `state.json` keeps of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,58 +77,6 @@ const MANAGER: Target<'_> = Target {
 };
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
-const ANNOTATION: &str = "org.systemd.property.";
-
-impl Instance {
-    fn default_slice(self) -> &'static str {
-        match self {
-            Self::System => "system.slice",
-            Self::User => "user.slice",
-        }
-    }
-
-    fn connect(self) -> Result<Connection, Error> {
-        let manager = match self {
-            Self::System => "systemd".to_owned(),
-            Self::User => format!("systemd of user {}", Uid::current()),
-        };
-        Connection::open(&self.places(), &manager)
-    }
-
-    /// Where it listens: directly before by a bus, unless the environment says otherwise.
-    fn places(self) -> Vec<Place> {
-        let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let direct = |directory: PathBuf| Place {
-            socket: directory.join("systemd/private"),
-            is_bus: false,
-        };
-        let bus = |socket| Place {
-            socket,
-            is_bus: true,
-        };
-        let buses = |address: Option<String>| {
-            let sockets = address.map(|address| dbus::sockets(&address));
-            sockets.unwrap_or_default().into_iter().map(bus)
-        };
-        match self {
-            Self::System => match variable("DBUS_SYSTEM_BUS_ADDRESS") {
-                Some(address) => buses(Some(address)).collect(),
-                None => vec![
-                    direct("/run".into()),
-                    bus("/run/dbus/system_bus_socket".into()),
-                ],
-            },
-            Self::User => {
-                let own = PathBuf::from(format!("/run/user/{}", Uid::current()));
-                let directory = variable("XDG_RUNTIME_DIR").map_or(own, PathBuf::from);
-                let mut places = vec![direct(directory.clone())];
-                places.extend(buses(variable("DBUS_SESSION_BUS_ADDRESS")));
-                places.push(bus(directory.join("bus")));
-                places
-            }
-        }
-    }
-}
 
 impl Scope {
     /// Names the unit of container `id`, and connects to systemd. Makes nothing.
@@ -217,7 +158,10 @@ impl Scope {
         }
         let started = started.map_err(|error| named(error, &properties, &unit))?;
         self.is_started = true;
-        Ok(self.connection.wait_for_job(&step, &job(&started))?)
+        match self.connection.wait_for_job(&step, &first(&started))? {
+            Ended::Done => Ok(()),
+            Ended::Unheard => Ok(check_active(&mut self.connection, &step, &unit)?),
+        }
     }
 
     fn fixed(&self, pid: Pid, kind: Kind) -> Vec<Property> {
@@ -306,8 +250,29 @@ impl Unit {
         if is_refusal(&stopped, NO_SUCH_UNIT) {
             return Ok(());
         }
-        connection.wait_for_job(&step, &job(&stopped?))?;
+        connection.wait_for_job(&step, &first(&stopped?))?;
         Ok(reset_failed(&mut connection, &self.name)?)
+    }
+}
+
+/// What a job has left where nobody heard how it ended.
+fn check_active(connection: &mut Connection, step: &str, unit: &str) -> Result<(), Error> {
+    let found = connection.call(step, &member("GetUnit"), &[text(unit)])?;
+    let path = first(&found);
+    let target = Target {
+        path: &path,
+        interface: "org.freedesktop.DBus.Properties",
+        member: "Get",
+        ..MANAGER
+    };
+    let names = ["org.freedesktop.systemd1.Unit", "ActiveState"].map(text);
+    let answer = connection.call(step, &target, &names)?;
+    match first(&answer) {
+        state if state == "active" => Ok(()),
+        result => Err(Error::Job {
+            step: step.to_owned(),
+            result,
+        }),
     }
 }
 
@@ -361,51 +326,6 @@ fn text_property(connection: &mut Connection, name: &str) -> Result<String, Erro
         .unwrap_or_default())
 }
 
-/// The properties that annotations ask for.
-fn annotated(annotations: &HashMap<String, String>) -> Result<Vec<Property>, FieldError> {
-    let mut properties = Vec::new();
-    for (key, written) in annotations {
-        let Some(name) = key.strip_prefix(ANNOTATION) else {
-            continue;
-        };
-        let field = format!("annotations[{key:?}]");
-        let refuse = |problem: String| FieldError::new(field.clone(), problem);
-        if name.len() < 3 || !name.chars().all(|char| char.is_ascii_alphanumeric()) {
-            return Err(refuse(format!("{name:?} is not the name of a property")));
-        }
-        let value = text::parse(written)
-            .map_err(|problem| refuse(format!("{written:?} is not a value: {problem}")))?;
-        let (name, value) = in_microseconds(name, value)
-            .ok_or_else(|| refuse(format!("{written:?} is not a time in seconds")))?;
-        properties.push(Property { name, value, field });
-    }
-    properties.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(properties)
-}
-
-/// Unit files have times in seconds, `TimeoutStopSec`; D-Bus has them as `TimeoutStopUSec`.
-fn in_microseconds(name: &str, value: Value) -> Option<(String, Value)> {
-    const SECOND: u64 = 1_000_000;
-    let Some(stem) = name.strip_suffix("Sec").filter(|stem| !stem.ends_with('U')) else {
-        return Some((name.to_owned(), value));
-    };
-    let whole = |seconds: Option<u64>| seconds?.checked_mul(SECOND);
-    let microseconds = match value {
-        Value::Byte(seconds) => whole(Some(seconds.into())),
-        Value::Int16(seconds) => whole(seconds.try_into().ok()),
-        Value::Uint16(seconds) => whole(Some(seconds.into())),
-        Value::Int32(seconds) => whole(seconds.try_into().ok()),
-        Value::Uint32(seconds) => whole(Some(seconds.into())),
-        Value::Int64(seconds) => whole(seconds.try_into().ok()),
-        Value::Uint64(seconds) => whole(Some(seconds)),
-        Value::Double(seconds) => std::time::Duration::try_from_secs_f64(seconds)
-            .ok()
-            .and_then(|time| time.as_micros().try_into().ok()),
-        _ => None,
-    };
-    Some((format!("{stem}USec"), Value::Uint64(microseconds?)))
-}
-
 /// Names the field that asked for a property which systemd refuses.
 fn named(error: Error, properties: &[Property], unit: &str) -> Error {
     let Error::Refused { name, text, step } = error else {
@@ -452,7 +372,8 @@ fn written(properties: &[Property]) -> Value {
     Value::Array("(sv)".into(), properties.iter().map(pair).collect())
 }
 
-fn job(reply: &Message) -> String {
+/// The first text of a reply: the path of a job or a unit, or a property.
+fn first(reply: &Message) -> String {
     reply
         .texts()
         .unwrap_or_default()
@@ -478,58 +399,6 @@ mod tests {
             ("", 0),
         ] {
             assert_eq!(version(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn annotations_that_are_properties() {
-        let of = |key: &str, value: &str| {
-            let found = annotated(&HashMap::from([(key.to_owned(), value.to_owned())]));
-            let found = found.map_err(|error| error.to_string())?;
-            Ok(found
-                .into_iter()
-                .map(|p| (p.name, p.value))
-                .collect::<Vec<_>>())
-        };
-        let key = |name: &str| format!("{ANNOTATION}{name}");
-        assert_eq!(of("org.example.x", "?"), Ok(vec![]));
-        for (name, value, expected_name, expected) in [
-            ("CollectMode", "'inactive'", "CollectMode", text("inactive")),
-            (
-                "TimeoutStopUSec",
-                "uint64 5",
-                "TimeoutStopUSec",
-                Value::Uint64(5),
-            ),
-            (
-                "TimeoutStopSec",
-                "5",
-                "TimeoutStopUSec",
-                Value::Uint64(5_000_000),
-            ),
-            (
-                "RuntimeMaxSec",
-                "1.5",
-                "RuntimeMaxUSec",
-                Value::Uint64(1_500_000),
-            ),
-        ] {
-            let expected = vec![(expected_name.to_owned(), expected)];
-            assert_eq!(of(&key(name), value), Ok(expected), "{name}");
-        }
-        for (name, value, problem) in [
-            ("a/b", "1", "\"a/b\" is not the name of a property"),
-            (
-                "Foo",
-                "x",
-                "\"x\" is not a value: \"x\" is neither a value nor a type",
-            ),
-            ("FooSec", "'x'", "\"'x'\" is not a time in seconds"),
-            ("FooSec", "-1", "\"-1\" is not a time in seconds"),
-        ] {
-            let error: Result<Vec<_>, String> = of(&key(name), value);
-            let expected = format!("annotations[{:?}]: {problem}", key(name));
-            assert_eq!(error, Err(expected));
         }
     }
 
