@@ -5,39 +5,31 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, anyhow, bail, ensure};
-use bundles::Bundle;
+use anyhow::{Context, anyhow, bail};
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::mounts::Mount;
 use bundles::config::{self, Config};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, Uid};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::activation::{self, Activation};
+use super::State;
+use super::activation::Activation;
+use super::prepare::{Prepared, forgive_lack_of_rights, prepare, write_files};
 use super::spawn::{Outside, Spawned, spawn};
 use super::undo::Made;
-use super::{State, id_mapping, unserved, user_namespace};
-use crate::cgroups::Cgroup;
-use crate::cgroups::detect::Layout;
-use crate::cgroups::mounts::View;
-use crate::cgroups::systemd::{Instance, Scope};
-use crate::container::state::{Process, Template};
-use crate::container::state_dir::{self, StateDir};
+use crate::container::state::Process;
+use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
-use crate::init::plan::{Choices, InitPlan};
-use crate::intel_rdt::{self, Wish};
-use crate::memory_policy::MemoryPolicy;
+use crate::init::plan::Choices;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::{notify, start_socket, stdio};
+use crate::process::{start_socket, stdio};
 use crate::rootless::Rootless;
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::procfs::ProcFd;
 use crate::sys::seqpacket;
-use crate::{cgroups, hooks, logging, namespaces, rlimits};
+use crate::{hooks, logging, rlimits};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -115,64 +107,23 @@ pub(crate) struct Created {
 /// The field, step or call that failed.
 #[expect(clippy::too_many_lines, reason = "all of `create`, top to bottom")]
 pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
-    // A duplicate is told as one, whatever else is wrong with it; that two callers at once do
-    // not both succeed is seen to when the directory is made.
-    if state_dir::existing(request.root, request.id).is_ok() {
-        return Err(state_dir::Error::Exists.into());
-    }
-    crate::container::id::check(request.id)?;
-    let (bundle, mut config) = read(request)?;
-    let state_dir = request.root.join(request.id);
-    let notifies = request.activation.add_to(&mut config);
-    let terminal = config
-        .process
-        .as_ref()
-        .is_some_and(|process| process.terminal);
-    let console = connect_console(terminal, request.console_socket, request.mode)?;
-    let id_maps = user_namespace::plan(&config).context("config.json")?;
-    let mut scope = plan_scope(request, &config)?;
-    let (layout, cgroup) = plan_cgroup(request, &config, scope.as_ref())?;
-    cgroup
-        .check(&config.linux.resources)
-        .context("config.json")?;
-    let mut state = new_state(request, &bundle, &config, &cgroup)?;
-    state.unit = scope.as_ref().map(Scope::unit);
-    state.template.memory_policy = memory_policy(&bundle)?;
-    let rdt = plan_rdt(request, &bundle)?;
-    state.rdt = rdt.as_ref().map(Wish::groups);
-    let view = if config.linux.namespaces.has(Kind::Cgroup) {
-        View::Namespace
-    } else {
-        View::Host
-    };
-    let cgroup_mounts = cgroup.mount_list(layout.as_ref(), view);
-    let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
-        .context("config.json")?;
-    if let Some(process) = &mut plan.process {
-        process
-            .memory_policy
-            .clone_from(&state.template.memory_policy);
-    }
-    user_namespace::check_joined(&config, plan.namespaces.joined_user()).context("config.json")?;
-    id_mapping::map_mounts(&mut plan).context("config.json")?;
-    if notifies {
-        activation::add_mount(&mut plan, &state_dir)?;
-    }
+    let Prepared {
+        config,
+        console,
+        id_maps,
+        mut scope,
+        layout,
+        cgroup,
+        mut state,
+        mut plan,
+        rdt,
+        notifies,
+    } = prepare(request)?;
 
     // From here on things are made; `made` unmakes them if a later step fails.
     let mut made = Made::default();
     let dir = made.dir.insert(StateDir::create(request.root, request.id)?);
-    dir.write_state(&state)?;
-    if notifies {
-        notify::make_directory(&state_dir).context("make the directory of NOTIFY_SOCKET")?;
-    }
-    if let Some(filter) = plan
-        .process
-        .as_ref()
-        .and_then(|process| process.seccomp.as_ref())
-    {
-        dir.write_file(state_dir::SECCOMP_BPF, &filter.to_bytes())?;
-    }
+    write_files(dir, &state, &plan, notifies)?;
     let listener = match request.mode {
         Mode::Create => Some(start_socket::listen_in(&dir.fd()?)?),
         Mode::Detached | Mode::Foreground => None,
@@ -254,56 +205,6 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     })
 }
 
-/// Where the container's cgroup will be. One whose place was not chosen may be missing, where the
-/// caller has not the right to make it.
-fn plan_cgroup(
-    request: &Request<'_>,
-    config: &Config,
-    scope: Option<&Scope>,
-) -> anyhow::Result<(Option<Layout>, Cgroup)> {
-    let detected = Layout::detect(Path::new("/proc"));
-    let in_slice = scope.map(Scope::cgroup);
-    let cgroups_path = in_slice.as_deref().or(config.linux.cgroups_path.as_deref());
-    if cgroups_path.is_none() && request.globals.rootless.holds() {
-        let layout = match detected {
-            Err(cgroups::Error::NotMounted) => None,
-            detected => Some(detected?),
-        };
-        let cgroup = Cgroup::plan_rootless(layout.as_ref(), request.id).context("config.json")?;
-        return Ok((layout, cgroup));
-    }
-    let layout = detected?;
-    let cgroup = Cgroup::plan(&layout, cgroups_path, request.id).context("config.json")?;
-    Ok((Some(layout), cgroup))
-}
-
-/// A rootless container does without what only the machine's root may do, and what it cannot
-/// harm with.
-fn forgive_lack_of_rights(
-    applied: Result<(), cgroups::Error>,
-    rootless: Rootless,
-) -> Result<(), cgroups::Error> {
-    match applied {
-        Err(error) if error.is_for_lack_of_rights() && rootless.holds() => Ok(()),
-        applied => applied,
-    }
-}
-
-/// The unit that the cgroup will be, where systemd makes it.
-fn plan_scope(request: &Request<'_>, config: &Config) -> anyhow::Result<Option<Scope>> {
-    if request.globals.driver == Driver::Files {
-        return Ok(None);
-    }
-    let instance = if request.globals.rootless.holds() {
-        Instance::User
-    } else {
-        Instance::System
-    };
-    let cgroups_path = config.linux.cgroups_path.as_deref();
-    let scope = Scope::plan(instance, cgroups_path, request.id, &config.annotations);
-    scope.context("config.json").map(Some)
-}
-
 /// The container's root, as the host knows it, where the container may divide its cgroup: it
 /// sees it as the root of a cgroup namespace, through a mount that can be written.
 fn cgroup_owner(config: &Config) -> Option<Uid> {
@@ -323,29 +224,6 @@ fn cgroup_owner(config: &Config) -> Option<Uid> {
         .iter()
         .find(|mapping| mapping.container_id == 0);
     root.map(|mapping| Uid::from_raw(mapping.host_id))
-}
-
-/// Reads the bundle and refuses what cannot be served.
-fn read(request: &Request<'_>) -> anyhow::Result<(Bundle, Config)> {
-    let bundle = Bundle::open(request.bundle)?;
-    for warning in &bundle.warnings {
-        logging::warn(&format!("config.json: {warning}"));
-    }
-    for (index, mount) in bundle.spec.mounts().iter().flatten().enumerate() {
-        let destination = mount.destination();
-        if destination.is_relative() && !destination.as_os_str().is_empty() {
-            logging::warn(&format!(
-                "config.json: mounts[{index}].destination: {destination:?} is relative, and taken from \"/\""
-            ));
-        }
-    }
-    unserved::check(&bundle.spec).context("config.json")?;
-    let config = Config::from_spec(&bundle.spec).context("config.json")?;
-    ensure!(
-        config.process.is_some(),
-        "config.json: process.args: is missing or empty"
-    );
-    Ok((bundle, config))
 }
 
 /// A terminal needs somebody to give it to.
@@ -372,70 +250,6 @@ pub(super) fn connect_console(
             .map(|_| None),
         (false, None, _) => Ok(None),
     }
-}
-
-fn new_state(
-    request: &Request<'_>,
-    bundle: &Bundle,
-    config: &Config,
-    cgroup: &Cgroup,
-) -> anyhow::Result<State> {
-    let rootfs: PathBuf = fs::canonicalize(bundle.dir.join(&config.root_path))
-        .with_context(|| format!("config.json: root.path: {:?}", config.root_path))?;
-    ensure!(
-        rootfs.is_dir(),
-        "config.json: root.path: {rootfs:?} is not a directory"
-    );
-    Ok(State {
-        oci_version: config.oci_version.clone(),
-        id: request.id.to_owned(),
-        init: None,
-        bundle: bundle.dir.clone(),
-        rootfs,
-        created: OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .context("the time of day")?,
-        annotations: config.annotations.clone(),
-        owner: super::list::user_name(Uid::current().as_raw()),
-        cgroup: cgroup.record(),
-        unit: None,
-        rdt: None,
-        own_pid_namespace: config.linux.namespaces.is_new(Kind::Pid),
-        hooks: config.hooks.clone(),
-        template: template(bundle, config, request.choices),
-    })
-}
-
-/// What `exec` needs of the configuration.
-fn template(bundle: &Bundle, config: &Config, choices: Choices) -> Template {
-    let mut process = bundle.spec.process().clone().unwrap_or_default();
-    process.set_args(None);
-    Template {
-        process,
-        namespaces: namespaces::flags_of(&config.linux.namespaces).bits(),
-        keyring: !choices.no_new_keyring,
-        seccomp: config.linux.seccomp.is_some(),
-        memory_policy: None,
-    }
-}
-
-/// The resctrl groups that `linux.intelRdt` asks for.
-fn plan_rdt(request: &Request<'_>, bundle: &Bundle) -> anyhow::Result<Option<Wish>> {
-    let linux = bundle.spec.linux().as_ref();
-    let Some(spec) = linux.and_then(|linux| linux.intel_rdt().as_ref()) else {
-        return Ok(None);
-    };
-    let wish =
-        intel_rdt::find_root(Path::new("/proc")).and_then(|root| Wish::new(spec, request.id, root));
-    wish.context("config.json").map(Some)
-}
-
-/// `linux.memoryPolicy`, which the processes of `exec` get, too.
-fn memory_policy(bundle: &Bundle) -> anyhow::Result<Option<MemoryPolicy>> {
-    let linux = bundle.spec.linux().as_ref();
-    let spec = linux.and_then(|linux| linux.memory_policy().as_ref());
-    let policy = spec.map(MemoryPolicy::new).transpose();
-    policy.context("config.json")
 }
 
 /// Talks with init until it is prepared. Returns the terminal's master, if it is ours.

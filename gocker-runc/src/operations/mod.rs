@@ -13,6 +13,7 @@ mod id_mapping;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod pause;
+mod prepare;
 pub(crate) mod ps;
 pub(crate) mod run;
 mod spawn;
