@@ -1,8 +1,8 @@
 //! A conversation with a systemd: connect, call, wait for a signal, each with a limit of time.
 //!
 //! ```text
-//! connect ── \0AUTH EXTERNAL ── OK ── BEGIN ──┬─ (private socket: systemd itself is the peer)
-//!                                             └─ Hello, AddMatch  (a bus is between)
+//! connect ── \0AUTH EXTERNAL DATA BEGIN ── OK ──┬─ (private socket: systemd itself is the peer)
+//!                                               └─ Hello, AddMatch  (a bus is between)
 //! call ── reply or error          signals that come meanwhile are kept
 //! ```
 //!
@@ -120,20 +120,22 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Names no user: the kernel tells the other side who we are.
+    /// Names no user: the kernel tells the other side who we are. All is said at once, for
+    /// systemd does not look at a call that it has read together with BEGIN until another
+    /// comes.
     fn authenticate(&mut self, deadline: Instant) -> io::Result<()> {
         self.stream.set_write_timeout(Some(self.limit))?;
-        self.stream.write_all(b"\0AUTH EXTERNAL\r\n")?;
-        let mut said = self.line(deadline)?;
-        if said == "DATA" {
-            self.stream.write_all(b"DATA\r\n")?;
-            said = self.line(deadline)?;
+        self.stream
+            .write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
+        // DATA and OK; an older systemd says OK twice.
+        for expected in [&["DATA", "OK "][..], &["OK "]] {
+            let said = self.line(deadline)?;
+            if !expected.iter().any(|word| said.starts_with(word)) {
+                let text = format!("refused to talk to us: {said:?}");
+                return Err(io::Error::new(ErrorKind::PermissionDenied, text));
+            }
         }
-        if !said.starts_with("OK ") {
-            let text = format!("refused to talk to us: {said:?}");
-            return Err(io::Error::new(ErrorKind::PermissionDenied, text));
-        }
-        self.stream.write_all(b"BEGIN\r\n")
+        Ok(())
     }
 
     /// A line of the conversation before BEGIN; byte by byte, for what follows is no line.
@@ -316,7 +318,6 @@ fn answer(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::BufRead;
     use std::thread;
 
     use super::super::message::tests::incoming;
@@ -329,20 +330,16 @@ mod tests {
         member: "StopUnit",
     };
 
+    const GREETING: &str = "DATA\r\nOK 1234\r\n";
+
     /// Answers the greeting, and then each call with the next of `answers`.
     fn serve(stream: UnixStream, greeting: &'static str, answers: Vec<Vec<u8>>) {
         thread::spawn(move || {
             let mut reader = io::BufReader::new(stream.try_clone().expect("is doubled"));
-            let mut line = Vec::new();
-            reader.read_until(b'\n', &mut line).expect("greets");
-            assert_eq!(line, b"\0AUTH EXTERNAL\r\n");
+            let mut said = [0; 29];
+            reader.read_exact(&mut said).expect("greets");
+            assert_eq!(&said, b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n");
             (&stream).write_all(greeting.as_bytes()).expect("is sent");
-            line.clear();
-            reader.read_until(b'\n', &mut line).expect("goes on");
-            if line == b"DATA\r\n" {
-                (&stream).write_all(b"OK 1234\r\n").expect("is sent");
-                reader.read_until(b'\n', &mut line).expect("goes on");
-            }
             for answer in answers {
                 let mut fixed = [0; FIXED];
                 reader.read_exact(&mut fixed).expect("is a call");
@@ -393,14 +390,14 @@ mod tests {
             removed("/job/9", "done"),
             reply(1, "/job/9"),
         ];
-        for greeting in ["OK 1234\r\n", "DATA\r\n"] {
+        for greeting in ["OK 1234\r\nOK 1234\r\n", GREETING] {
             let mut connection = connected(greeting, vec![early.concat()]);
             let message = connection.call("stop", &TARGET, &[]).expect("is answered");
             assert_eq!(message.texts(), Some(vec!["/job/9".to_owned()]));
             connection.wait_for_job("stop", "/job/9").expect("is done");
         }
         let late = [reply(1, "/job/9"), removed("/job/9", "timeout")].concat();
-        let mut connection = connected("OK 1\r\n", vec![late]);
+        let mut connection = connected(GREETING, vec![late]);
         connection.call("stop", &TARGET, &[]).expect("is answered");
         let error = connection
             .wait_for_job("stop \"a\"", "/job/9")
@@ -425,7 +422,7 @@ mod tests {
             &[],
         );
         let (ours, theirs) = UnixStream::pair().expect("is made");
-        serve(theirs, "OK 1\r\n", vec![reply(1, "/job/9"), gone]);
+        serve(theirs, GREETING, vec![reply(1, "/job/9"), gone]);
         let mut connection = Connection::over(ours, false, LIMIT).expect("is greeted");
         connection.call("stop", &TARGET, &[]).expect("is answered");
         let ended = connection.wait_for_job("stop", "/job/9");
@@ -439,7 +436,7 @@ mod tests {
             vec![(5, Value::Uint32(1)), (4, Value::Text("org.x.No".into()))],
             &[Value::Text("not so".into())],
         );
-        let mut connection = connected("OK 1\r\n", vec![error, b"what is this, please".to_vec()]);
+        let mut connection = connected(GREETING, vec![error, b"what is this, please".to_vec()]);
         let error = connection
             .call("stop", &TARGET, &[])
             .expect_err("is refused");
@@ -448,7 +445,7 @@ mod tests {
             .call("stop", &TARGET, &[])
             .expect_err("is no D-Bus");
         assert_eq!(error.to_string(), "stop: D-Bus");
-        let error = connected("OK 1\r\n", vec![Vec::new()])
+        let error = connected(GREETING, vec![Vec::new()])
             .call("stop", &TARGET, &[])
             .expect_err("hears nothing");
         assert_eq!(
