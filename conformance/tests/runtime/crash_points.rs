@@ -1,15 +1,19 @@
-//! kill -9 of the runtime before its Nth system call, for many N: strace(1) delivers the signal,
+//! kill -9 of the runtime before many of its system calls, one at a time: strace(1) delivers the signal,
 //! so that no instant depends on the machine's speed. What is left, `delete --force` clears away.
 //!
 //! `GOCKER_CRASH_POINTS=N` tries about N instants of each command instead of a few.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use conformance::host::is_root;
+use conformance::ordinary_user::run_as_user;
 use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
+use nix::sys::signal::Signal;
 
 use super::crash::processes_of;
 
@@ -31,17 +35,57 @@ fn traced(command: &Command, options: &[&str]) -> Command {
         .arg(command.get_program())
         .args(command.get_args())
         .stdin(Stdio::null());
+    let mut envs = command.get_envs();
+    // Only an ordinary user's command has one of its own.
+    if let Some((_, Some(home))) = envs.find(|(name, _)| *name == "HOME") {
+        run_as_user(&mut strace, Path::new(home));
+    }
     strace
 }
 
-/// How many system calls the command makes.
-fn count(bundle: &TestBundle, command: &Command) -> usize {
-    let trace = bundle.scratch().join("trace");
+/// A file that whoever runs strace(1) can write to.
+fn trace_file(bundle: &TestBundle) -> PathBuf {
+    let file = bundle.scratch().join("trace");
+    fs::write(&file, "").expect("write");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("chmod");
+    file
+}
+
+/// A system call of the command's: its name, and how many of that name it is. (strace(1) counts
+/// each name by itself.)
+#[derive(Clone, Debug)]
+struct Call {
+    name: String,
+    nth: usize,
+}
+
+impl Call {
+    /// What has strace(1) kill its tracee before this call.
+    fn kill_before(&self) -> String {
+        format!("inject={}:signal=KILL:when={}", self.name, self.nth)
+    }
+}
+
+/// The system calls that the command makes, but for the first one, of the program itself.
+fn calls_of(bundle: &TestBundle, command: &Command) -> Vec<Call> {
+    let trace = trace_file(bundle);
     let path = trace.to_str().expect("a path");
     run_command(&mut traced(command, &["-o", path])).success();
-    let lines = fs::read_to_string(&trace).expect("read").lines().count();
+    let text = fs::read_to_string(&trace).expect("read");
     fs::remove_file(&trace).expect("remove");
-    lines
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut calls = Vec::new();
+    // Lines without a name are of signals, and of the end.
+    for line in text.lines().filter(|line| !line.starts_with(['+', '-'])) {
+        let (name, _) = line.split_once('(').expect("a call");
+        let nth = counts.entry(name).or_default();
+        *nth += 1;
+        calls.push(Call {
+            name: name.to_owned(),
+            nth: *nth,
+        });
+    }
+    calls.split_off(1)
 }
 
 /// Kills the command before each of many of its system calls.
@@ -59,27 +103,39 @@ fn kill_at_calls(
         bundle.container().delete(&["--force"]).success();
     };
     prepare();
-    let calls = count(bundle, &command());
+    let calls = calls_of(bundle, &command());
     clear();
-    let step = (calls / points).max(1);
-    // The first call is strace's own, of the program.
-    for call in (2..=calls + 1).step_by(step) {
+    let step = (calls.len() / points).max(1);
+    kill_before_each(bundle, calls.iter().step_by(step), prepare, command);
+    bundle.container().create(&[]).success();
+    clear();
+}
+
+/// Kills the command before each of these of its system calls.
+fn kill_before_each<'c>(
+    bundle: &TestBundle,
+    calls: impl Iterator<Item = &'c Call>,
+    prepare: &dyn Fn(),
+    command: &dyn Fn() -> Command,
+) {
+    let (mut tried, mut killed) = (0, 0);
+    for call in calls {
         prepare();
-        let inject = format!("inject=all:signal=KILL:when={call}");
-        let mut killed = traced(&command(), &["-o", "/dev/null", "-e", &inject]);
-        // It may have ended before: what it did is cleared away all the same.
-        drop(run_command(&mut killed));
-        clear();
+        let inject = call.kill_before();
+        let mut command = traced(&command(), &["-o", "/dev/null", "-e", &inject]);
+        tried += 1;
+        // It may have fewer calls of the name this time: what it did is cleared away all the same.
+        killed += usize::from(run_command(&mut command).code() == 128 + Signal::SIGKILL as i32);
+        bundle.container().delete(&["--force"]).success();
         let gone = || bundle.leftovers().is_empty() && processes_of(bundle).is_empty();
         assert!(
             wait_until(Duration::from_secs(5), gone),
-            "killed before call {call} of {calls}: left: {:?}, processes: {:?}",
+            "killed before {call:?}: left: {:?}, processes: {:?}",
             bundle.leftovers(),
             processes_of(bundle)
         );
     }
-    bundle.container().create(&[]).success();
-    clear();
+    assert!(2 * killed > tried, "killed {killed} times of {tried}");
 }
 
 fn with_bundle(bundle: &TestBundle, subcommand: &str, options: &[&str]) -> Command {
@@ -176,13 +232,13 @@ fn start_killed_before_any_call_leaves_a_true_status() {
     let ran = bundle.rootfs().join("ran");
     let calls = {
         let _container = bundle.created();
-        count(&bundle, &of_it(&bundle, "start", &[]))
+        calls_of(&bundle, &of_it(&bundle, "start", &[]))
     };
-    let step = (calls / points()).max(1);
-    for call in (2..=calls).rev().step_by(step) {
+    let step = (calls.len() / points()).max(1);
+    for call in calls.iter().rev().step_by(step) {
         fs::remove_file(&ran).ok();
         let container = bundle.created();
-        let inject = format!("inject=all:signal=KILL:when={call}");
+        let inject = call.kill_before();
         let start = of_it(&bundle, "start", &[]);
         drop(run_command(&mut traced(
             &start,
@@ -193,17 +249,14 @@ fn start_killed_before_any_call_leaves_a_true_status() {
             "created" => !ran.exists(),
             _ => ran.exists(),
         };
-        assert!(
-            wait_until(Duration::from_secs(5), settled),
-            "call {call} of {calls}"
-        );
+        assert!(wait_until(Duration::from_secs(5), settled), "{call:?}");
         if container.status() == "created" {
             container.start().success();
         } else {
             let output = container.start();
             assert!(
                 output.failure().contains("already running"),
-                "{call}: {output}"
+                "{call:?}: {output}"
             );
         }
     }
@@ -251,4 +304,29 @@ fn delete_killed_before_any_call_can_be_done_again() {
     kill_at_many_calls(&bundle, &prepare, &|| {
         of_it(&bundle, "delete", &["--force"])
     });
+}
+
+/// An ordinary user's container has no cgroup by which its process could be found.
+#[test]
+fn create_by_an_ordinary_user_killed_before_any_call_is_cleared_away() {
+    needs_strace!();
+    let bundle = TestBundle::sleeper().of_ordinary_user();
+    let create = || with_bundle(&bundle, "create", &[]);
+    kill_at_calls(&bundle, 2 * points(), &|| {}, &create);
+}
+
+/// Between the word that init is prepared and the record of its process, which are neighbours.
+#[test]
+fn an_ordinary_users_create_killed_before_its_init_is_on_record_is_cleared_away() {
+    needs_strace!();
+    let bundle = TestBundle::sleeper().of_ordinary_user();
+    let create = || with_bundle(&bundle, "create", &[]);
+    let calls = calls_of(&bundle, &create());
+    bundle.container().delete(&["--force"]).success();
+    let last = |name: &str| calls.iter().rposition(|call| call.name == name);
+    let prepared = last("recvmsg").expect("init says that it is prepared");
+    let recorded = last("rename").expect("the record is written");
+    assert!(prepared < recorded, "{prepared}, {recorded}");
+    let calls = calls[prepared..=recorded + 1].iter();
+    kill_before_each(&bundle, calls, &|| {}, &create);
 }

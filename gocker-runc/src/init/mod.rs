@@ -58,7 +58,7 @@ pub(crate) fn run(mut plan: InitPlan, end: InitEnd, listener: Option<OwnedFd>) -
             fail(&end.0, &error);
         }
     }
-    let answer_to = match wait_for_start(end, listener) {
+    let answer_to = match wait_for_start(end, listener, plan.awaits_record) {
         Ok(answer_to) => answer_to,
         // Nobody is left to hear why.
         Err(_) => std::process::exit(1),
@@ -373,11 +373,18 @@ fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Res
 }
 
 /// Waits until the container is started; returns where to answer.
-fn wait_for_start(end: InitEnd, listener: Option<OwnedFd>) -> anyhow::Result<Option<OwnedFd>> {
+fn wait_for_start(
+    end: InitEnd,
+    listener: Option<OwnedFd>,
+    awaits_record: bool,
+) -> anyhow::Result<Option<OwnedFd>> {
     let Some(listener) = listener else {
         end.expect(ToInit::Start)?;
         return Ok(Some(end.0));
     };
+    if awaits_record {
+        end.expect(ToInit::Recorded)?;
+    }
     drop(end);
     Ok(start_socket::wait(&listener)?)
 }

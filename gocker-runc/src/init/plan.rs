@@ -50,6 +50,9 @@ pub(crate) struct InitPlan {
     pub(crate) way_in: Vec<OwnedFd>,
     /// Whether the runtime has it moved into its cgroup.
     pub(crate) awaits_cgroup: bool,
+    /// Whether nothing but the record of the container tells that it is there, so that init ends
+    /// where the runtime is gone before it was written.
+    pub(crate) awaits_record: bool,
     /// Whether a session keyring is made.
     pub(crate) new_keyring: bool,
     /// Whether the network namespace is new.
@@ -154,6 +157,7 @@ impl InitPlan {
                 .and_then(|process| process.oom_score_adj),
             way_in: Vec::new(),
             awaits_cgroup: false,
+            awaits_record: false,
             new_keyring: !choices.no_new_keyring,
             bring_loopback_up: namespaces.is_new(Kind::Network),
             sysctl: config.linux.sysctl.clone(),

@@ -137,6 +137,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     )
     .context("config.json")?;
     plan.open_sources()?;
+    let awaits_record = plan.awaits_record;
     let way_in = cgroup.way_in().context("open the cgroup")?;
     let outside = Outside::when(scope.is_some());
     let Spawned {
@@ -185,6 +186,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     let master = converse(&end, pid, &config, &state, console)?;
     if let Some(dir) = &made.dir {
         dir.write_state(&state)?;
+    }
+    if awaits_record {
+        end.send(ToInit::Recorded)?;
     }
     if let Some(file) = request.pid_file {
         write_pid_file(file, pid).with_context(|| format!("write the pid file {file:?}"))?;

@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::create::{Driver, Request, connect_console};
+use super::create::{Driver, Mode, Request, connect_console};
 use super::{State, activation, id_mapping, unserved, user_namespace};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
@@ -97,6 +97,7 @@ pub(super) fn prepare(request: &Request<'_>) -> anyhow::Result<Prepared> {
     }
     user_namespace::check_joined(&config, plan.namespaces.joined_user()).context("config.json")?;
     id_mapping::map_mounts(&mut plan).context("config.json")?;
+    plan.awaits_record = cgroup.is_shared() && request.mode == Mode::Create;
     if notifies {
         activation::add_mount(&mut plan, &state_dir)?;
     }

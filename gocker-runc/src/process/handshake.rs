@@ -11,6 +11,7 @@
 //!   |--- HooksDone ----------------->|
 //!   | <------ Console + descriptor --|  (only with a terminal)
 //!   | <----------------- Prepared ---|
+//!   |--- Recorded ------------------>|  (`create`, and only of a container without a cgroup)
 //!   |--- Start --------------------->|  (`run`; after `create` the start socket serves)
 //!   | <--------------- Failed(why) --|  (at any time, and then init is gone)
 //! ```
@@ -58,6 +59,8 @@ pub(crate) enum ToInit {
     IdsMapped = b'm' as isize,
     /// The runtime's hooks have run.
     HooksDone = b'h' as isize,
+    /// Who looks for the container finds its process.
+    Recorded = b'w' as isize,
     /// Execute the process.
     Start = b's' as isize,
 }
