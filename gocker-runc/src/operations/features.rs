@@ -28,7 +28,7 @@ pub(crate) fn document() -> Value {
                 "v1": true,
                 "v2": true,
                 "systemd": true,
-                "systemdUser": true,
+                "systemdUser": false,
                 "rdma": true,
             },
             "seccomp": seccomp::features(),
