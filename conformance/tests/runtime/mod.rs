@@ -44,6 +44,7 @@ mod swaps;
 mod systemd;
 mod terminal;
 mod terminal_copy;
+mod time_namespaces;
 mod unserved;
 mod update;
 mod user_namespaces;

@@ -9,7 +9,6 @@ use serde_json::json;
 
 /// The field's place and a valid value; the refusal must name the place.
 const UNSERVED: &[(&str, &str)] = &[
-    ("/linux/timeOffsets", r#"{"monotonic": {"secs": 5}}"#),
     ("/linux/personality", r#"{"domain": "LINUX32"}"#),
     ("/linux/netDevices", r#"{"eth0": {"name": "eth1"}}"#),
     ("/process/scheduler", r#"{"policy": "SCHED_BATCH"}"#),
@@ -40,16 +39,6 @@ fn a_field_that_is_not_served_is_refused_by_name() {
         bundle.assert_nothing_left();
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-#[test]
-fn a_time_namespace_is_refused_by_name() {
-    needs!(is_root(), "needs root");
-    gocker_only!();
-    let bundle = TestBundle::new().namespace("time", Some(json!({"type": "time"})));
-    let output = bundle.run();
-    assert!(output.one_line_failure().contains("time"), "{output}");
-    bundle.assert_nothing_left();
 }
 
 /// config.md#extensibility: unknown properties must be ignored.

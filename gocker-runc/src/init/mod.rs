@@ -106,13 +106,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     enter_cgroups(plan.awaits_cgroup, &mut plan.way_in, end)?;
     cpu_affinity::reset()?;
     set_own_oom_score(plan)?;
-    if plan.new_user_namespace {
-        become_mapped(plan, end)?;
-    }
-    // No process of a joined namespace may look into this one (CVE-2016-9962).
-    prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
-    plan.namespaces.join()?;
-    plan.namespaces.unshare_cgroup()?;
+    enter_namespaces(plan, end)?;
     // A session of its own, so that no terminal of the caller's is the container's.
     setsid().context("setsid")?;
     let labels = plan.process.as_ref().map(|process| &process.labels);
@@ -165,6 +159,19 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
     let prepared = prepare_program(process, env, plan.in_user_namespace, proc.as_ref())?;
     end.send(&FromInit::Prepared)?;
     Ok(prepared)
+}
+
+/// Enters every namespace that this process was not born into.
+fn enter_namespaces(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<()> {
+    let time = plan.namespaces.open_time()?;
+    if plan.new_user_namespace {
+        become_mapped(plan, end)?;
+    }
+    // No process of a joined namespace may look into this one (CVE-2016-9962).
+    prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
+    plan.namespaces.join()?;
+    plan.namespaces.unshare_cgroup()?;
+    Ok(plan.namespaces.enter_time(time.as_ref())?)
 }
 
 /// Tells the kernel how gladly it may kill this process, while its files in /proc are its own:
@@ -449,12 +456,17 @@ pub(crate) unsafe fn run_intermediate(
     let join = |plan: &mut InitPlan| -> anyhow::Result<()> {
         enter_cgroups(false, &mut plan.way_in, &end)?;
         set_own_oom_score(plan)?;
+        let time = plan.namespaces.open_time()?;
         // No process of a joined namespace may look into this one (CVE-2016-9962).
         prctl::set_dumpable(false).context("prctl(DUMPABLE)")?;
         if let Some(pid) = plan.namespaces.joined_pid.take() {
             plan.namespaces.joined.push((Kind::Pid, pid));
         }
         plan.namespaces.join()?;
+        if plan.namespaces.joined_user().is_some() {
+            // The clocks are that user namespace's. Otherwise the new one is still to come.
+            plan.namespaces.make_time(time.as_ref())?;
+        }
         plan.namespaces.joined.clear();
         Ok(())
     };

@@ -146,7 +146,7 @@ impl InitPlan {
             id: state.id.clone(),
             rootfs: rootfs_plan::plan(config, &state, choices, cgroup_mounts)?,
             state,
-            namespaces: NamespacePlan::new(namespaces)?,
+            namespaces: NamespacePlan::new(namespaces, &config.linux.time_offsets)?,
             in_user_namespace: namespaces.has(Kind::User),
             new_user_namespace: namespaces.is_new(Kind::User),
             of_ordinary_user: is_ordinary_user(),

@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 
+use super::NEW_TIME;
 use crate::sys::{CallError, Called};
 
 /// The names in `/proc/PID/ns`, the mount namespace last: it takes `/proc` away.
@@ -17,6 +18,7 @@ const FILES: &[(CloneFlags, &str)] = &[
     (CloneFlags::CLONE_NEWIPC, "ipc"),
     (CloneFlags::CLONE_NEWUTS, "uts"),
     (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+    (NEW_TIME, "time"),
     (CloneFlags::CLONE_NEWNS, "mnt"),
 ];
 

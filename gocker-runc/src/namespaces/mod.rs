@@ -11,6 +11,7 @@
 //! Spec: config-linux.md#namespaces; namespaces(7)
 
 mod by_path;
+mod time;
 pub(crate) mod user;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use bundles::FieldError;
 use bundles::config::linux::namespaces::{Kind, Namespaces};
+use bundles::config::linux::time_offsets::TimeOffset;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -26,6 +28,7 @@ use crate::sys::errno::describe;
 use crate::sys::in_root::open_host_path;
 use crate::sys::nsfs::namespace_type;
 use crate::sys::{CallError, Called};
+use time::NewTime;
 
 /// Everything about namespaces, opened before the clone.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ pub(crate) struct NamespacePlan {
     pub(crate) clone_flags: u64,
     /// Whether a cgroup namespace is made once the process is in its cgroup.
     pub(crate) new_cgroup: bool,
+    /// The clocks of the time namespace that is made; None where none is. It is not among the
+    /// flags either: its offsets are final once a process is in it.
+    pub(crate) new_time: Option<Vec<TimeOffset>>,
     /// The namespaces to join, but for the PID namespace.
     pub(crate) joined: Vec<(Kind, OwnedFd)>,
     /// The PID namespace to join: the runtime enters it for its next child.
@@ -48,21 +54,31 @@ impl NamespacePlan {
     ///
     /// # Errors
     /// The entry whose path cannot be opened, is of another kind, or is not served.
-    pub(crate) fn new(namespaces: &Namespaces) -> Result<Self, FieldError> {
+    pub(crate) fn new(
+        namespaces: &Namespaces,
+        time_offsets: &[TimeOffset],
+    ) -> Result<Self, FieldError> {
         let mut plan = Self {
             clone_flags: 0,
             new_cgroup: namespaces.is_new(Kind::Cgroup),
+            new_time: namespaces.is_new(Kind::Time).then(|| time_offsets.to_vec()),
             joined: Vec::new(),
             joined_pid: None,
             intermediate: false,
         };
         for namespace in namespaces.iter() {
             let field = || format!("linux.namespaces[{}]", namespace.index);
-            let flag = flag(namespace.kind)
-                .ok_or_else(|| FieldError::new(field(), "time namespaces are not served yet"))?;
             match &namespace.path {
                 None if namespace.kind == Kind::Cgroup => {}
-                None => plan.clone_flags |= u64::from(flag.bits().cast_unsigned()),
+                None if namespace.kind == Kind::Time && !time::is_served() => {
+                    let problem = "this kernel has no time namespaces (Linux 5.6 has them)";
+                    return Err(FieldError::new(field(), problem));
+                }
+                None if namespace.kind == Kind::Time => {}
+                None => {
+                    let flag = flag(namespace.kind).bits().cast_unsigned();
+                    plan.clone_flags |= u64::from(flag);
+                }
                 Some(path) => {
                     let fd = open(path, namespace.kind)
                         .map_err(|problem| FieldError::new(format!("{}.path", field()), problem))?;
@@ -74,13 +90,43 @@ impl NamespacePlan {
             }
         }
         let joins = !plan.joined.is_empty();
-        let makes = plan.clone_flags != 0;
+        let makes = plan.clone_flags != 0 || plan.new_time.is_some();
         // A PID namespace of the user namespace's can be joined only after that.
         plan.intermediate = (namespaces.is_new(Kind::User) && joins)
             || (namespaces.path(Kind::User).is_some() && (makes || plan.joined_pid.is_some()))
             // The runtime cannot go there itself: the way back belongs to the machine's root.
             || (plan.joined_pid.is_some() && Caller::find_out() != Caller::Root);
         Ok(plan)
+    }
+
+    /// Prepares for a new time namespace, where one is wanted.
+    ///
+    /// Runs in: a process that has not changed its user since its clone.
+    ///
+    /// # Errors
+    /// procfs's.
+    pub(crate) fn open_time(&self) -> Result<Option<NewTime>, CallError> {
+        self.new_time.is_some().then(NewTime::open).transpose()
+    }
+
+    /// Makes the time namespace for the process's next child.
+    ///
+    /// # Errors
+    /// unshare(2)'s; an offset that the kernel refuses.
+    pub(crate) fn make_time(&mut self, time: Option<&NewTime>) -> Result<(), Error> {
+        match (self.new_time.take(), time) {
+            (Some(offsets), Some(time)) => time.make(&offsets),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the time namespace, and enters it.
+    ///
+    /// # Errors
+    /// As [`Self::make_time`]; setns(2)'s.
+    pub(crate) fn enter_time(&mut self, time: Option<&NewTime>) -> Result<(), Error> {
+        self.make_time(time)?;
+        time.map_or(Ok(()), NewTime::enter)
     }
 
     /// Joins every namespace of `joined`, in the calling process.
@@ -157,9 +203,9 @@ pub(crate) struct Error {
 /// # Errors
 /// setns(2)'s.
 pub(crate) fn enter(kind: Kind, fd: &OwnedFd) -> Result<(), Error> {
-    let flag = flag(kind).unwrap_or(CloneFlags::empty());
+    let flag = flag(kind);
     setns(fd.as_fd(), flag)
-        .called(|| format!("setns({})", names(flag)))
+        .called(|| format!("setns({})", flag_names(flag)))
         .map_err(|source| Error {
             what: "join",
             kind,
@@ -171,7 +217,7 @@ pub(crate) fn enter(kind: Kind, fd: &OwnedFd) -> Result<(), Error> {
 pub(crate) fn flags_of(namespaces: &Namespaces) -> CloneFlags {
     namespaces
         .iter()
-        .filter_map(|namespace| flag(namespace.kind))
+        .map(|namespace| flag(namespace.kind))
         .collect()
 }
 
@@ -188,17 +234,24 @@ pub(crate) fn join_those_of(pidfd: &OwnedFd, flags: CloneFlags) -> Result<(), Ca
     match setns(pidfd.as_fd(), flags) {
         // Linux before 5.8 takes no pidfd.
         Err(Errno::EINVAL) => by_path::join_those_of(pidfd, flags),
-        done => done.called(|| format!("setns({})", names(flags))),
+        done => done.called(|| format!("setns({})", flag_names(flags))),
     }
 }
 
-fn names(flags: CloneFlags) -> String {
-    let names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
+/// `CLONE_NEW*|CLONE_NEW*`, for messages.
+pub(crate) fn flag_names(flags: CloneFlags) -> String {
+    let mut names: Vec<_> = flags.iter_names().map(|(name, _)| name).collect();
+    if flags.contains(NEW_TIME) {
+        names.push("CLONE_NEWTIME");
+    }
     names.join("|")
 }
 
-fn flag(kind: Kind) -> Option<CloneFlags> {
-    Some(match kind {
+/// It has no name in nix.
+const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
+
+fn flag(kind: Kind) -> CloneFlags {
+    match kind {
         Kind::User => CloneFlags::CLONE_NEWUSER,
         Kind::Pid => CloneFlags::CLONE_NEWPID,
         Kind::Network => CloneFlags::CLONE_NEWNET,
@@ -206,8 +259,8 @@ fn flag(kind: Kind) -> Option<CloneFlags> {
         Kind::Uts => CloneFlags::CLONE_NEWUTS,
         Kind::Mount => CloneFlags::CLONE_NEWNS,
         Kind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
-        Kind::Time => return None,
-    })
+        Kind::Time => NEW_TIME,
+    }
 }
 
 /// Opens a namespace file and checks that it is one, of the right kind. Its name says
@@ -224,7 +277,7 @@ fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
         return Err(format!("{path:?} is not a namespace"));
     }
     let found = namespace_type(&fd).map_err(describe)?;
-    if Some(found) != flag(kind) {
+    if found != flag(kind) {
         let found = name_of(found);
         let wanted = kind.as_str();
         return Err(format!(
@@ -243,10 +296,11 @@ fn name_of(found: CloneFlags) -> &'static str {
         Kind::Uts,
         Kind::Mount,
         Kind::Cgroup,
+        Kind::Time,
     ];
     kinds
         .into_iter()
-        .find(|kind| flag(*kind) == Some(found))
+        .find(|kind| flag(*kind) == found)
         .map_or("different", Kind::as_str)
 }
 

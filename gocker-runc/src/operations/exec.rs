@@ -208,7 +208,8 @@ fn process(request: &Request<'_>, state: &State, init: &OwnedFd) -> anyhow::Resu
 }
 
 fn flags(template: &Template) -> CloneFlags {
-    CloneFlags::from_bits_truncate(template.namespaces)
+    // Not every kind has a name in nix.
+    CloneFlags::from_bits_retain(template.namespaces)
 }
 
 fn plan(

@@ -22,7 +22,7 @@ pub(crate) fn document() -> Value {
         ],
         "mountOptions": mount_options::known_words(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities::known_names(),
             "cgroup": {
                 "v1": true,

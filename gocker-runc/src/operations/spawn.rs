@@ -199,15 +199,8 @@ pub(super) fn has_one_thread() -> anyhow::Result<bool> {
 }
 
 fn flag_names(flags: u64) -> String {
-    let flags = i32::try_from(flags).map(CloneFlags::from_bits_truncate);
-    flags.map_or_else(
+    i32::try_from(flags).map_or_else(
         |_| "all".into(),
-        |flags| {
-            flags
-                .iter_names()
-                .map(|(name, _)| name)
-                .collect::<Vec<_>>()
-                .join("|")
-        },
+        |flags| namespaces::flag_names(CloneFlags::from_bits_retain(flags)),
     )
 }

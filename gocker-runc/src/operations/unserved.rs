@@ -47,13 +47,6 @@ fn check_linux(linux: &Linux) -> Result<(), FieldError> {
     refuse(&[
         ("linux.personality", linux.personality().is_some()),
         (
-            "linux.timeOffsets",
-            linux
-                .time_offsets()
-                .as_ref()
-                .is_some_and(|map| !map.is_empty()),
-        ),
-        (
             "linux.netDevices",
             linux
                 .net_devices()

@@ -73,6 +73,22 @@ impl ProcFd {
         .called(|| format!("open(/proc/{path})"))
     }
 
+    /// Opens a namespace's file by its link in `/proc/PID/ns`, which leads out of the procfs.
+    ///
+    /// # Errors
+    /// open(2)'s.
+    pub(crate) fn open_namespace(&self, path: &str) -> Result<OwnedFd, CallError> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or((".", path));
+        let dir = self.open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        openat(
+            &dir,
+            name,
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .called(|| format!("open(/proc/{path})"))
+    }
+
     /// As [`Self::open`], without openat2(2): no component is a symlink, and all of them are of
     /// the mount that the procfs's root is of.
     fn open_by_components(&self, path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {

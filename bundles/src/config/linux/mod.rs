@@ -5,8 +5,10 @@
 pub mod devices;
 pub mod id_mappings;
 pub mod namespaces;
+pub mod net_devices;
 pub mod resources;
 pub mod seccomp;
+pub mod time_offsets;
 
 use std::collections::BTreeMap;
 
@@ -17,14 +19,20 @@ use crate::validate::FieldError;
 use devices::Device;
 use id_mappings::IdMapping;
 use namespaces::{Kind, Namespaces};
+use net_devices::NetDevice;
 use resources::Resources;
 use seccomp::Seccomp;
+use time_offsets::TimeOffset;
 
 /// The resolved `linux` section.
 #[derive(Clone, Debug)]
 pub struct Linux {
     /// Which namespaces are made or joined.
     pub namespaces: Namespaces,
+    /// The clocks of a new time namespace.
+    pub time_offsets: Vec<TimeOffset>,
+    /// Network devices to move into the network namespace.
+    pub net_devices: Vec<NetDevice>,
     /// User ids of a new user namespace.
     pub uid_mappings: Vec<IdMapping>,
     /// Group ids of a new user namespace.
@@ -103,8 +111,12 @@ impl Linux {
                 Some(path) => Ok(path.to_owned()),
                 None => Err(FieldError::new("linux.cgroupsPath", "is not UTF-8")),
             });
+        let time_offsets = time_offsets::from_spec(linux.time_offsets().as_ref(), &namespaces)?;
+        let net_devices = net_devices::from_spec(linux.net_devices().as_ref(), &namespaces)?;
         Ok(Self {
             namespaces,
+            time_offsets,
+            net_devices,
             uid_mappings,
             gid_mappings,
             sysctl,
