@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+
+use crate::sys::CallError;
 
 /// The five sets.
 #[derive(Clone, Debug, Default)]
@@ -21,14 +24,30 @@ pub(crate) struct CapabilitySets {
 
 /// A set that the kernel did not take.
 #[derive(Debug, thiserror::Error)]
-#[error("set the {set} capabilities: {reason}")]
+#[error("process.capabilities.{set}")]
 pub(crate) struct Error {
     set: &'static str,
-    reason: CapsError,
+    #[source]
+    call: CallError,
 }
 
 fn failed(set: &'static str) -> impl FnOnce(CapsError) -> Error {
-    move |reason| Error { set, reason }
+    move |error| Error {
+        set,
+        call: call_of(&error.to_string()),
+    }
+}
+
+/// The call and its answer out of the crate's sentence, which is all that it keeps of them:
+/// `caps error: capset failure: Operation not permitted (os error 1)`.
+fn call_of(text: &str) -> CallError {
+    let call = text.split_once(" failure").map_or(text, |(call, _)| call);
+    let number = text.rsplit_once("(os error ").map_or("", |(_, rest)| rest);
+    let number = number.trim_end_matches(')').parse();
+    CallError {
+        call: call.trim_start_matches("caps error: ").to_owned(),
+        errno: number.map_or(Errno::UnknownErrno, Errno::from_raw),
+    }
 }
 
 impl CapabilitySets {
@@ -121,6 +140,18 @@ mod tests {
         let sets = CapabilitySets::new(Some(&capabilities));
         assert_eq!(sets.bounding.len(), 6);
         assert!(sets.effective.is_empty());
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_its_errno() {
+        let error = CapsError::from(format!(
+            "capset failure: {}",
+            std::io::Error::from_raw_os_error(1)
+        ));
+        assert_eq!(
+            call_of(&error.to_string()).to_string(),
+            "capset: operation not permitted (EPERM)"
+        );
     }
 
     #[test]

@@ -75,6 +75,18 @@ pub(crate) fn hint(text: &str) -> Option<&'static str> {
             "a value below the caller's own needs CAP_SYS_RESOURCE, which this user does not have",
         ),
         (
+            &["connect to the", "socket", "(ETIMEDOUT)"],
+            "whoever listens there does not accept connections: its queue is full",
+        ),
+        (
+            &["connect to the", "socket", "(ECONNREFUSED)"],
+            "nobody listens there: it is no stream socket, or its maker has ended",
+        ),
+        (
+            &["process.capabilities", "(EPERM)"],
+            "a container gets no capability that the runtime does not have itself",
+        ),
+        (
             &["pivot_root", "(EINVAL)"],
             "an initramfs cannot be pivoted: use --no-pivot",
         ),

@@ -316,3 +316,31 @@ fn a_state_root_that_cannot_be_made() {
     fs::write(bundle.state_root(), "a file").expect("write");
     refuses(&bundle, &["state"]);
 }
+
+/// The runtime here has lost the capability before it begins.
+#[test]
+fn a_capability_that_the_runtime_lacks_is_told_by_the_set_that_names_it() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let sets = json!({"bounding": ["CAP_CHOWN", "CAP_SYS_TIME"],
+        "effective": ["CAP_CHOWN", "CAP_SYS_TIME"], "permitted": ["CAP_CHOWN", "CAP_SYS_TIME"]});
+    let bundle = TestBundle::sleeper().set("/process/capabilities", sets);
+    bundle.write_config();
+    let _container = bundle.container();
+    let runtime = bundle.runtime();
+    let mut command = std::process::Command::new("setpriv");
+    command
+        .args(["--bounding-set", "-sys_time"])
+        .arg(runtime.get_program())
+        .args(runtime.get_args())
+        .args(["create", "--bundle"])
+        .arg(bundle.path())
+        .arg(bundle.id());
+    let output = conformance::run_command(&mut command);
+    let line = output.one_line_failure();
+    assert!(
+        line.contains("process.capabilities.") && line.contains("operation not permitted (EPERM)"),
+        "{output}"
+    );
+    bundle.assert_nothing_left();
+}

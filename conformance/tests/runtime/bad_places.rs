@@ -149,7 +149,8 @@ fn a_console_socket_that_is_none_is_an_error() {
     let file = bundle.scratch().join("plain");
     fs::write(&file, "").expect("write");
     let long = format!("/tmp/{}", "x".repeat(200));
-    for path in [file.to_str().expect("a path"), "/", long.as_str()] {
+    let longer = format!("/tmp/{}", "x".repeat(300));
+    for path in [file.to_str().expect("a path"), "/", &long, &longer] {
         run_command(&mut create(&bundle, &[], &["--console-socket", path])).one_line_failure();
         bundle.assert_nothing_left();
     }

@@ -40,6 +40,8 @@ mod run;
 mod seccomp;
 mod security;
 mod signals;
+mod sockets;
+mod state_places;
 mod swaps;
 mod systemd;
 mod terminal;

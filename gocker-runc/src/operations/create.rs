@@ -28,7 +28,7 @@ use crate::process::{start_socket, stdio};
 use crate::rootless::Rootless;
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::procfs::ProcFd;
-use crate::sys::seqpacket;
+use crate::sys::{seqpacket, unix_socket};
 use crate::{hooks, logging, rlimits};
 
 /// What `create` and `run` are asked for.
@@ -333,7 +333,7 @@ fn run_runtime_hooks(config: &Config, state: &State) -> anyhow::Result<()> {
 }
 
 pub(super) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> anyhow::Result<()> {
-    let socket = UnixStream::connect(path)
+    let socket = unix_socket::connect_stream(path)
         .with_context(|| format!("connect to the pidfd socket {path:?}"))?;
     seqpacket::send(socket.as_fd(), b"pidfd", Some(pidfd.as_fd())).context("send the pidfd")
 }

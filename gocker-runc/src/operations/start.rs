@@ -11,9 +11,9 @@ use nix::unistd::Pid;
 use super::{State, activation, delete, status};
 use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
-use crate::hooks;
 use crate::process::start_socket;
 use crate::sys::pidfd::pidfd_open;
+use crate::{hooks, logging};
 
 /// Starts container `id` and runs its `poststart` hooks. With a `notify_socket` it returns when
 /// the container is ready, if it was made with one.
@@ -51,9 +51,13 @@ pub(crate) fn start(root: &Path, id: &str, notify_socket: Option<&OsString>) -> 
         answered => answered?,
     };
     let socket = dir.file(start_socket::NAME);
-    std::fs::remove_file(&socket).with_context(|| format!("remove {socket:?}"))?;
+    let removed = std::fs::remove_file(&socket).with_context(|| format!("remove {socket:?}"));
     if let Some(why) = refusal {
         bail!(why);
+    }
+    // It runs by now, and is known by its name not to wait.
+    if let Err(error) = removed {
+        logging::warn(&crate::errors::one_line(&error));
     }
     // From here on nobody else has to wait for this one.
     run_poststart(dir, &state)?;

@@ -29,6 +29,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, pipe2};
 
 use crate::sys::seqpacket;
+use crate::sys::unix_socket::reach;
 
 /// Where the container sees the directory.
 pub(crate) const IN_CONTAINER: &str = "/run/notify";
@@ -45,7 +46,14 @@ const MAX_MESSAGE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Notify {
     socket: UnixDatagram,
-    host: SocketAddr,
+    host: Host,
+}
+
+/// Where the service manager listens.
+#[derive(Debug)]
+enum Host {
+    Abstract(SocketAddr),
+    Path(PathBuf),
 }
 
 /// The directory of the socket, in a container's state directory.
@@ -75,8 +83,8 @@ impl Notify {
     /// The step that failed; `host` is no address.
     pub(crate) fn listen(state_dir: &Path, host: &OsStr) -> io::Result<Self> {
         let host = match host.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(host)?,
+            Some(name) => Host::Abstract(SocketAddr::from_abstract_name(name)?),
+            None => Host::Path(host.into()),
         };
         // By a descriptor, so that the address is short enough for any directory.
         let dir = fs::File::open(directory(state_dir))?;
@@ -138,7 +146,10 @@ impl Notify {
                 continue;
             };
             let manager = UnixDatagram::unbound()?;
-            manager.connect_addr(&self.host)?;
+            match &self.host {
+                Host::Abstract(address) => manager.connect_addr(address)?,
+                Host::Path(path) => manager.connect(&reach(path)?.path)?,
+            }
             let message = [ready, format!("\nMAINPID={main}\n").as_bytes()].concat();
             manager.send(&message)?;
             return Ok(Some(manager));

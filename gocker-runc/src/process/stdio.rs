@@ -10,14 +10,14 @@ use nix::errno::Errno;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, tcgetpgrp};
 
-use crate::sys::seqpacket;
+use crate::sys::{seqpacket, unix_socket};
 
 /// Connects to an engine's console socket.
 ///
 /// # Errors
 /// connect(2)'s.
-pub(crate) fn connect_console(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path)
+pub(crate) fn connect_console(path: &Path) -> Result<UnixStream, Errno> {
+    unix_socket::connect_stream(path)
 }
 
 /// Sends the terminal's master, in one message with its name.

@@ -22,6 +22,7 @@ pub(crate) mod sealed_exe;
 pub(crate) mod seccomp;
 pub(crate) mod seqpacket;
 pub(crate) mod tty;
+pub(crate) mod unix_socket;
 mod walk;
 pub(crate) mod xattr;
 

@@ -2,15 +2,14 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::sockopt::SendTimeout;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::UnixAddr;
+
+use crate::sys::unix_socket::connect_within;
 
 /// Connects to a socket within the limit: a listener whose queue is full keeps a caller waiting, too.
 pub(super) fn connect_to(path: &Path, limit: Duration) -> io::Result<UnixStream> {
@@ -18,16 +17,7 @@ pub(super) fn connect_to(path: &Path, limit: Duration) -> io::Result<UnixStream>
         Some(name) => UnixAddr::new_abstract(name)?,
         None => UnixAddr::new(path)?,
     };
-    let socket = socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    let limit = TimeVal::milliseconds(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
-    setsockopt(&socket, SendTimeout, &limit)?;
-    connect(socket.as_raw_fd(), &address)?;
-    Ok(UnixStream::from(socket))
+    Ok(connect_within(&address, limit)?)
 }
 
 /// The sockets in a D-Bus address such as `unix:path=/run/user/1000/bus,guid=…;unix:abstract=x`.
