@@ -10,7 +10,12 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 
-use crate::sys::CallError;
+use crate::sys::capset::{Sets, capset};
+use crate::sys::{CallError, Called};
+
+/// What seccomp(2) asks of who loads a filter and may still gain privileges. (It is of the
+/// process's own user namespace.)
+const FILTER_RIGHT: u64 = 1 << 21;
 
 /// The five sets.
 #[derive(Clone, Debug, Default)]
@@ -22,17 +27,38 @@ pub(crate) struct CapabilitySets {
     ambient: CapsHashSet,
 }
 
-/// A set that the kernel did not take.
+/// What the kernel did not take.
 #[derive(Debug, thiserror::Error)]
-#[error("process.capabilities.{set}")]
-pub(crate) struct Error {
-    set: &'static str,
-    #[source]
-    call: CallError,
+pub(crate) enum Error {
+    /// A set, or a flag that decides over one.
+    #[error("process.capabilities.{set}")]
+    Set {
+        /// The set.
+        set: &'static str,
+        /// The call.
+        #[source]
+        call: CallError,
+    },
+    /// A capability that is in one set without being in another.
+    #[error("process.capabilities.{set}: {capability} {problem}")]
+    Capability {
+        /// The set that has it.
+        set: &'static str,
+        /// The first such.
+        capability: Capability,
+        /// What is wrong with that.
+        problem: &'static str,
+        /// The call.
+        #[source]
+        call: CallError,
+    },
+    /// The call, for another reason.
+    #[error("process.capabilities")]
+    Call(#[source] CallError),
 }
 
 fn failed(set: &'static str) -> impl FnOnce(CapsError) -> Error {
-    move |error| Error {
+    move |error| Error::Set {
         set,
         call: call_of(&error.to_string()),
     }
@@ -48,6 +74,15 @@ fn call_of(text: &str) -> CallError {
         call: call.trim_start_matches("caps error: ").to_owned(),
         errno: number.map_or(Errno::UnknownErrno, Errno::from_raw),
     }
+}
+
+/// Whether the right to load a seccomp filter is kept beyond what the configuration says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilterRight {
+    /// CAP_SYS_ADMIN stays, until [`CapabilitySets::settle`].
+    Kept,
+    /// It is kept only where the configuration has it.
+    Dropped,
 }
 
 impl CapabilitySets {
@@ -87,13 +122,15 @@ impl CapabilitySets {
     ///
     /// # Errors
     /// capset(2)'s and prctl(2)'s; EPERM for a capability that the runtime lacks.
-    pub(crate) fn apply(&self) -> Result<(), Error> {
+    pub(crate) fn apply(&self, right: FilterRight) -> Result<(), Error> {
         caps::securebits::set_keepcaps(false).map_err(failed("permitted"))?;
-        // Inheritable first, while nothing is lost that raising it may need; effective must
-        // be inside permitted at each moment, so it shrinks first.
-        caps::set(None, CapSet::Inheritable, &self.inheritable).map_err(failed("inheritable"))?;
-        caps::set(None, CapSet::Effective, &self.effective).map_err(failed("effective"))?;
-        caps::set(None, CapSet::Permitted, &self.permitted).map_err(failed("permitted"))?;
+        let mut sets = self.sets();
+        // A set that is not within the other is refused below, and not made to fit here.
+        if right == FilterRight::Kept {
+            sets.permitted |= FILTER_RIGHT;
+            sets.effective |= FILTER_RIGHT;
+        }
+        self.set(sets)?;
         caps::clear(None, CapSet::Ambient).map_err(failed("ambient"))?;
         for capability in &self.ambient {
             // The kernel takes it only from permitted and inheritable; runc warns and goes on
@@ -103,6 +140,66 @@ impl CapabilitySets {
             }
         }
         Ok(())
+    }
+
+    /// Drops what [`FilterRight::Kept`] kept. The one system call that this takes is under the
+    /// filter that was loaded with it.
+    ///
+    /// # Errors
+    /// capset(2)'s.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        if self.sets().effective & FILTER_RIGHT != 0 {
+            return Ok(());
+        }
+        self.set(self.sets())
+    }
+
+    fn sets(&self) -> Sets {
+        let bits = |set: &CapsHashSet| set.iter().fold(0, |bits, one| bits | one.bitmask());
+        Sets {
+            effective: bits(&self.effective),
+            permitted: bits(&self.permitted),
+            inheritable: bits(&self.inheritable),
+        }
+    }
+
+    fn set(&self, sets: Sets) -> Result<(), Error> {
+        match capset(sets) {
+            Err(Errno::EPERM) => Err(self.refused()),
+            done => done.called(|| "capset".into()).map_err(Error::Call),
+        }
+    }
+
+    /// Why the kernel said EPERM.
+    fn refused(&self) -> Error {
+        let first = |set: &CapsHashSet, within: &CapsHashSet| {
+            set.difference(within)
+                .copied()
+                .min_by_key(Capability::index)
+        };
+        let eperm = || CallError {
+            call: "capset".into(),
+            errno: Errno::EPERM,
+        };
+        let error = |set, capability, problem| Error::Capability {
+            set,
+            capability,
+            problem,
+            call: eperm(),
+        };
+        if let Some(capability) = first(&self.effective, &self.permitted) {
+            return error("effective", capability, "is not permitted");
+        }
+        let own = caps::read(None, CapSet::Permitted).unwrap_or_default();
+        for (name, set) in [
+            ("permitted", &self.permitted),
+            ("inheritable", &self.inheritable),
+        ] {
+            if let Some(capability) = first(set, &own) {
+                return error(name, capability, "is none that the runtime has to give");
+            }
+        }
+        Error::Call(eperm())
     }
 
     /// Whether the process keeps `capability` in effect.
@@ -152,6 +249,21 @@ mod tests {
             call_of(&error.to_string()).to_string(),
             "capset: operation not permitted (EPERM)"
         );
+    }
+
+    #[test]
+    fn sets_are_bits_and_what_is_wrong_with_them_is_named() {
+        let given = r#"{"effective":["CAP_CHOWN","CAP_KILL"],"permitted":["CAP_CHOWN"]}"#;
+        let mut capabilities: LinuxCapabilities = serde_json::from_str(given).expect("JSON");
+        let sets = CapabilitySets::new(Some(&capabilities));
+        assert_eq!((sets.sets().effective, sets.sets().permitted), (0x21, 1));
+        assert_eq!(
+            sets.refused().to_string(),
+            "process.capabilities.effective: CAP_KILL is not permitted"
+        );
+        assert_eq!(Capability::CAP_SYS_ADMIN.bitmask(), FILTER_RIGHT);
+        capabilities.set_effective(None);
+        assert_eq!(CapabilitySets::new(Some(&capabilities)).sets().effective, 0);
     }
 
     #[test]

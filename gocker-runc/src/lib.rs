@@ -26,6 +26,7 @@ mod process;
 mod rlimits;
 mod rootfs;
 mod rootless;
+mod scheduling;
 mod seccomp;
 mod sys;
 mod sysctl;

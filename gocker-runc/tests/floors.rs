@@ -25,6 +25,7 @@ const FLOORS: [&[&str]; 6] = [
         "rlimits",
         "rootfs",
         "rootless",
+        "scheduling",
         "seccomp",
         "sysctl",
     ],

@@ -8,6 +8,7 @@ pub mod linux;
 pub mod mounts;
 pub mod parse;
 pub mod process;
+mod scheduling;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

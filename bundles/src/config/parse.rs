@@ -86,6 +86,7 @@ fn patiently(mut document: Value) -> Result<(Spec, Vec<String>), Error> {
     let mut warnings = Vec::new();
     drop_unknown_capabilities(&mut document, &mut warnings);
     drop_empty_affinities(&mut document);
+    respell_scheduler_flags(&mut document);
     match serde_path_to_error::deserialize(&document) {
         Ok(spec) => Ok((spec, warnings)),
         Err(error) => Err(Error::Field {
@@ -100,6 +101,21 @@ fn drop_empty_affinities(document: &mut Value) {
     let affinity = document.pointer_mut("/process/execCPUAffinity");
     if let Some(lists) = affinity.and_then(Value::as_object_mut) {
         lists.retain(|_, list| list != "");
+    }
+}
+
+/// Two flags of `process.scheduler` have other names in [`Spec`] than in the specification.
+fn respell_scheduler_flags(document: &mut Value) {
+    let flags = document.pointer_mut("/process/scheduler/flags");
+    for flag in flags.and_then(Value::as_array_mut).into_iter().flatten() {
+        let name = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            // Its own names are nobody else's.
+            Some("SCHED_RESET_ON_FORK" | "SCHED_FLAG_D_L_OVERRUN") => "unknown",
+            _ => continue,
+        };
+        *flag = name.into();
     }
 }
 
@@ -184,6 +200,33 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.starts_with(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn scheduler_flags_have_the_specifications_names() {
+        let names = [
+            "SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_RECLAIM",
+            "SCHED_FLAG_DL_OVERRUN",
+            "SCHED_FLAG_KEEP_POLICY",
+            "SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN",
+            "SCHED_FLAG_UTIL_CLAMP_MAX",
+        ];
+        let of = |flags: &[&str]| {
+            let text = json!({"cwd": "/", "user": {},
+                "scheduler": {"policy": "SCHED_OTHER", "flags": flags}});
+            process(text.to_string().as_bytes()).map_err(|error| error.to_string())
+        };
+        let (process, warnings) = of(&names).expect("read");
+        assert!(warnings.is_empty());
+        let flags = process
+            .scheduler()
+            .as_ref()
+            .and_then(|it| it.flags().clone());
+        assert_eq!(flags.map(|flags| flags.len()), Some(names.len()));
+        let error = of(&["SCHED_FLAG_RECLAIM", "SCHED_X"]).expect_err("unknown");
+        assert!(error.starts_with("process.scheduler.flags[1]: "), "{error}");
     }
 
     #[test]

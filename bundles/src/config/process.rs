@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     Scheduler,
 };
 
-use super::no_nul;
+use super::{no_nul, scheduling};
 use crate::validate::FieldError;
 
 /// The container process, or a further one (`exec`).
@@ -96,6 +96,12 @@ impl Process {
             return Err(FieldError::new("process.cwd", problem));
         }
         no_nul(|| "process.cwd".into(), &cwd.to_string_lossy())?;
+        if let Some(scheduler) = process.scheduler() {
+            scheduling::check_scheduler(scheduler)?;
+        }
+        if let Some(priority) = process.io_priority() {
+            scheduling::check_io_priority(priority)?;
+        }
         let nonempty = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         Ok(Self {
             terminal: process.terminal().unwrap_or(false),

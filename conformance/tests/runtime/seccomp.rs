@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use conformance::host::is_root;
 use conformance::{TestBundle, gocker_only, needs, peer_differs};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// 128 and SIGSYS.
@@ -175,8 +176,8 @@ const SYSCALL: [u8; 2] = [0x0f, 0x05];
 #[cfg(target_arch = "x86_64")]
 const INT_80: [u8; 2] = [0xcd, 0x80];
 
-/// Of the runtime only execve is under the filter when there are no new privileges, so that
-/// a profile may be as narrow as this.
+/// Of what the runtime calls, only execve is under the filter when there are no new privileges,
+/// and capset otherwise, so that a profile may be as narrow as this.
 #[test]
 #[cfg(target_arch = "x86_64")]
 fn calls_of_other_architectures_and_newer_ones_are_told_apart() {
@@ -196,11 +197,14 @@ fn calls_of_other_architectures_and_newer_ones_are_told_apart() {
         (&with_x86, 47, INT_80, 1),
         (&with_x86, 318, INT_80, 38),
     ];
-    for (architectures, number, entry, expected) in cases {
-        let bundle = TestBundle::new().args(&["/caller"]);
+    let both = [true, false].map(|no_new| cases.map(|case| (no_new, case)));
+    for (no_new, (architectures, number, entry, expected)) in both.into_iter().flatten() {
+        let bundle = TestBundle::new()
+            .args(&["/caller"])
+            .set("/process/noNewPrivileges", json!(no_new));
         caller(&bundle, number, entry);
         let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": architectures,
-            "syscalls": [{"names": ["execve", "exit", "exit_group", "getuid"],
+            "syscalls": [{"names": ["capset", "execve", "exit", "exit_group", "getuid"],
                 "action": "SCMP_ACT_ALLOW"}]});
         let output = with_profile(bundle, profile).run();
         // 139: this kernel has no i386 entry.
@@ -210,7 +214,7 @@ fn calls_of_other_architectures_and_newer_ones_are_told_apart() {
         assert_eq!(
             output.code(),
             expected,
-            "{architectures} {number}: {output}"
+            "{no_new} {architectures} {number}: {output}"
         );
     }
 }
@@ -278,9 +282,9 @@ fn what_is_wrong_in_a_profile_is_named() {
             "linux.seccomp.syscalls: make a filter of",
         ),
         (
-            json!({"defaultAction": allow, "listenerPath": "/run/nobody.sock",
+            json!({"defaultAction": allow,
                 "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
-            "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY is not served yet",
+            "linux.seccomp.listenerPath: is missing",
         ),
     ];
     for (profile, field) in cases {
@@ -295,6 +299,33 @@ fn what_is_wrong_in_a_profile_is_named() {
     }
 }
 
+/// The message of the action reaches the tracer.
+#[test]
+fn a_tracer_is_told_of_a_call() {
+    use nix::sys::ptrace::{self, Options};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    needs!(is_root(), "needs root");
+    let entry = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_TRACE", "errnoRet": 77});
+    let bundle = TestBundle::new().args(&["/bin/mkdir", "/tmp/a"]);
+    let bundle = with_profile(bundle, all_but(entry));
+    let container = bundle.created();
+    let pid = Pid::from_raw(container.pid());
+    ptrace::seize(pid, Options::PTRACE_O_TRACESECCOMP).expect("seize");
+    container.start().success();
+    let told = loop {
+        match waitpid(pid, Some(WaitPidFlag::__WALL)).expect("waitpid") {
+            WaitStatus::PtraceEvent(_, _, libc::PTRACE_EVENT_SECCOMP) => {
+                break ptrace::getevent(pid).expect("getevent");
+            }
+            WaitStatus::Exited(_, code) => panic!("ended with {code}, and nothing was told"),
+            _ => ptrace::cont(pid, None).expect("cont"),
+        }
+    };
+    ptrace::detach(pid, None).expect("detach");
+    assert_eq!(told, 77);
+    container.wait_for("stopped");
+}
+
 #[test]
 fn features_tells_what_is_served() {
     gocker_only!();
@@ -304,10 +335,12 @@ fn features_tells_what_is_served() {
     assert_eq!(seccomp["enabled"], true);
     for (list, word) in [
         ("actions", "SCMP_ACT_ERRNO"),
+        ("actions", "SCMP_ACT_NOTIFY"),
         ("operators", "SCMP_CMP_MASKED_EQ"),
         ("archs", "SCMP_ARCH_X86_64"),
         ("knownFlags", "SECCOMP_FILTER_FLAG_LOG"),
         ("supportedFlags", "SECCOMP_FILTER_FLAG_LOG"),
+        ("supportedFlags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"),
     ] {
         let words = seccomp[list].as_array().expect(list);
         assert!(words.contains(&json!(word)), "{list}: {seccomp}");

@@ -9,13 +9,7 @@ use serde_json::json;
 
 /// The field's place and a valid value; the refusal must name the place.
 const UNSERVED: &[(&str, &str)] = &[
-    ("/linux/personality", r#"{"domain": "LINUX32"}"#),
     ("/linux/netDevices", r#"{"eth0": {"name": "eth1"}}"#),
-    ("/process/scheduler", r#"{"policy": "SCHED_BATCH"}"#),
-    (
-        "/process/ioPriority",
-        r#"{"class": "IOPRIO_CLASS_BE", "priority": 4}"#,
-    ),
     ("/process/apparmorProfile", r#""conformance""#),
     ("/process/selinuxLabel", r#""system_u:system_r:x:s0""#),
     ("/vm", r#"{"kernel": {"path": "/vmlinuz"}}"#),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bundles::config::hooks::Hooks;
+use bundles::config::linux::seccomp::Listener;
 use nix::unistd::Pid;
-use oci_spec::runtime::Process as SpecProcess;
+use oci_spec::runtime::{LinuxPersonalityDomain, Process as SpecProcess};
 use serde::{Deserialize, Serialize};
 
 use super::status::Status;
@@ -64,6 +65,12 @@ pub(crate) struct Template {
     /// `linux.memoryPolicy`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_policy: Option<MemoryPolicy>,
+    /// The execution domain of the container's processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<LinuxPersonalityDomain>,
+    /// Who answers for the filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seccomp_listener: Option<Listener>,
 }
 
 /// A process that no later one of the same id can be taken for.

@@ -101,7 +101,7 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
         end.send(&FromInit::Prepared)?;
         end.expect(ToInit::Start)?;
     }
-    let prepared = prepare_program(process, env, plan.in_user_namespace, proc.as_ref())?;
+    let prepared = prepare_program((process, env), plan.in_user_namespace, proc.as_ref(), end)?;
     Err(become_program(process, &prepared))
 }
 

@@ -12,7 +12,7 @@ pub(crate) mod plan;
 mod rootfs_plan;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 
 use anyhow::Context;
 use bundles::config::linux::namespaces::Kind;
@@ -22,17 +22,20 @@ use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::unistd::{Pid, Uid, getpid, pipe2, read, sethostname, setsid};
 
+use crate::capabilities::FilterRight;
 use crate::console::Console;
 use crate::container::state::Process;
 use crate::container::status::Status;
 use crate::lsm::Labels;
 use crate::process::handshake::{FromInit, InitEnd, ToInit};
 use crate::process::start_socket;
+use crate::seccomp::Filter;
 use crate::sys::in_root::RootFd;
 use crate::sys::procfs::ProcFd;
 use crate::sys::{Called, keyctl, network};
 use crate::{
-    accounts, console, cpu_affinity, errors, hooks, namespaces, rlimits, rootfs, sys, sysctl,
+    accounts, console, cpu_affinity, errors, hooks, namespaces, rlimits, rootfs, scheduling, sys,
+    sysctl,
 };
 use plan::{InitPlan, ProcessPlan};
 
@@ -156,7 +159,7 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         reopen_null(&root)?;
     }
     drop(root);
-    let prepared = prepare_program(process, env, plan.in_user_namespace, proc.as_ref())?;
+    let prepared = prepare_program((process, env), plan.in_user_namespace, proc.as_ref(), end)?;
     end.send(&FromInit::Prepared)?;
     Ok(prepared)
 }
@@ -211,20 +214,22 @@ fn with_home(process: &ProcessPlan, root: &RootFd) -> Vec<String> {
 
 /// What init and `exec` have in common: the last steps before execve(2).
 fn prepare_program(
-    process: &ProcessPlan,
-    env: Vec<String>,
+    (process, env): (&ProcessPlan, Vec<String>),
     in_user_namespace: bool,
     proc: Option<&ProcFd>,
+    end: &InitEnd,
 ) -> anyhow::Result<Prepared> {
     if let Some(policy) = &process.memory_policy {
         policy.set()?;
     }
-    // Before a seccomp filter may be in force: what comes later is as little as possible.
     sys::process::reset_signals();
     let first_unknown = 3 + i32::try_from(process.preserve_fds).context("--preserve-fds")?;
     sys::close_range::close_on_exec_from(first_unknown).called(|| "close_range".into())?;
     if let Some(proc) = proc {
         process.labels.apply_at_exec(proc)?;
+    }
+    if let Some(domain) = process.personality {
+        scheduling::set_personality(domain)?;
     }
     become_process(process, in_user_namespace)?;
     let file = execve::find(&process.args[0], &env)?;
@@ -236,6 +241,7 @@ fn prepare_program(
         .map(CString::new)
         .collect::<Result<_, _>>()
         .context("process.env")?;
+    notify_agent(process, end)?;
     Ok(Prepared { file, env })
 }
 
@@ -351,17 +357,8 @@ fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Res
         rlimits::set(getpid(), &process.rlimits)?;
     }
     process.capabilities.limit_bounding()?;
-    if let Some(filter) = process
-        .seccomp
-        .as_ref()
-        .filter(|_| !process.no_new_privileges)
-    {
-        // The last moment with CAP_SYS_ADMIN: what follows, waiting and execve(2) among it,
-        // is under the filter.
-        filter.load().context("linux.seccomp")?;
-    }
     credentials::become_user(&process.user)?;
-    process.capabilities.apply()?;
+    process.capabilities.apply(filter_right(process))?;
     if early.is_err()
         || !process
             .capabilities
@@ -377,6 +374,45 @@ fn become_process(process: &ProcessPlan, in_user_namespace: bool) -> anyhow::Res
         prctl::set_no_new_privs().context("prctl(NO_NEW_PRIVS)")?;
     }
     Ok(())
+}
+
+/// Without `no_new_privs` a filter takes CAP_SYS_ADMIN, which is kept until then: so the
+/// profile need allow as little of what init does as with it.
+fn filter_right(process: &ProcessPlan) -> FilterRight {
+    if process.seccomp.is_some() && !process.no_new_privileges {
+        FilterRight::Kept
+    } else {
+        FilterRight::Dropped
+    }
+}
+
+/// Puts this process under its filter, for good, has `told` see to its listener, and gives up
+/// what the filter took.
+fn confine(
+    process: &ProcessPlan,
+    filter: &Filter,
+    told: impl FnOnce(Option<OwnedFd>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    told(filter.load().context("linux.seccomp")?)?;
+    if filter_right(process) == FilterRight::Kept {
+        process.capabilities.settle()?;
+    }
+    Ok(())
+}
+
+/// Where a filter asks an agent: loads it, and has the runtime give the agent its listener. From
+/// here on this process is under the filter. The listener ends with execve(2).
+fn notify_agent(process: &ProcessPlan, end: &InitEnd) -> anyhow::Result<()> {
+    let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.notifies()) else {
+        return Ok(());
+    };
+    confine(process, filter, |listener| {
+        let listener = listener.context("linux.seccomp: no listener")?;
+        // Not closed here: that would be one more call which the profile has to allow.
+        end.send(&FromInit::SeccompListener(listener.into_raw_fd()))?;
+        end.expect(ToInit::ListenerTaken)?;
+        Ok(())
+    })
 }
 
 /// Waits until the container is started; returns where to answer.
@@ -415,16 +451,11 @@ fn execute(plan: &InitPlan, prepared: &Prepared) -> anyhow::Error {
 
 /// Executes the program. Returns only on failure.
 fn become_program(process: &ProcessPlan, prepared: &Prepared) -> anyhow::Error {
-    if let Some(filter) = process
-        .seccomp
-        .as_ref()
-        .filter(|_| process.no_new_privileges)
+    // Last, so that of ours next to nothing but execve(2) is under it.
+    if let Some(filter) = process.seccomp.as_ref().filter(|filter| !filter.notifies())
+        && let Err(error) = confine(process, filter, |_| Ok(()))
     {
-        // Without privileges to gain anybody may load a filter: last, so that of ours only
-        // execve(2) is under it.
-        if let Err(error) = filter.load().context("linux.seccomp") {
-            return error;
-        }
+        return error;
     }
     execve::run(&prepared.file, &process.c_args, &prepared.env).into()
 }

@@ -11,7 +11,7 @@ use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::process::{ConsoleSize, Process, User};
 use nix::errno::Errno;
-use oci_spec::runtime::PosixRlimit;
+use oci_spec::runtime::{LinuxPersonalityDomain, PosixRlimit};
 
 use super::rootfs_plan;
 use crate::capabilities::CapabilitySets;
@@ -106,6 +106,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) terminal: bool,
     /// The terminal's size.
     pub(crate) console_size: Option<ConsoleSize>,
+    /// Its execution domain.
+    pub(crate) personality: Option<LinuxPersonalityDomain>,
     /// How many descriptors from 3 on it inherits.
     pub(crate) preserve_fds: u32,
 }
@@ -137,10 +139,13 @@ impl InitPlan {
         check_names(config)?;
         let filter = config.linux.seccomp.as_ref().map(seccomp::compile);
         let filter = filter.transpose()?;
-        let process = config
-            .process
-            .as_ref()
-            .map(|process| ProcessPlan::new(process, filter, choices.preserve_fds));
+        let process = config.process.as_ref().map(|process| {
+            let plan = ProcessPlan::new(process, filter, choices.preserve_fds)?;
+            Ok(ProcessPlan {
+                personality: config.linux.personality,
+                ..plan
+            })
+        });
         let hooks = &config.hooks;
         Ok(Self {
             id: state.id.clone(),
@@ -268,6 +273,7 @@ impl ProcessPlan {
             seccomp,
             terminal: process.terminal,
             console_size: process.console_size,
+            personality: None,
             preserve_fds,
         })
     }

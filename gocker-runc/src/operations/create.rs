@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use bundles::config::linux::namespaces::Kind;
+use bundles::config::linux::seccomp::Listener;
 use bundles::config::mounts::Mount;
 use bundles::config::{self, Config};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -24,12 +25,12 @@ use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
 use crate::init::plan::Choices;
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::{start_socket, stdio};
+use crate::process::{seccomp_agent, start_socket, stdio};
 use crate::rootless::Rootless;
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::procfs::ProcFd;
 use crate::sys::{seqpacket, unix_socket};
-use crate::{hooks, logging, rlimits};
+use crate::{hooks, logging, rlimits, scheduling};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -183,7 +184,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         .context("config.json")?;
     }
     state.init = Process::of(pid);
-    let master = converse(&end, pid, &config, &state, console)?;
+    let master = converse(&end, (pid, pidfd), &config, &state, console)?;
     if let Some(dir) = &made.dir {
         dir.write_state(&state)?;
     }
@@ -256,10 +257,16 @@ pub(super) fn connect_console(
     }
 }
 
+/// Who answers for the container's seccomp filter.
+pub(super) fn listener(config: &Config) -> Option<&Listener> {
+    let profile = config.linux.seccomp.as_ref();
+    profile.and_then(|profile| profile.listener.as_ref())
+}
+
 /// Talks with init until it is prepared. Returns the terminal's master, if it is ours.
 fn converse(
     end: &RuntimeEnd,
-    pid: Pid,
+    (pid, pidfd): (Pid, &OwnedFd),
     config: &Config,
     state: &State,
     console: Option<UnixStream>,
@@ -277,6 +284,18 @@ fn converse(
                     .context("send the terminal to the console socket")?,
                 None => kept = Some(master),
             },
+            Some(FromInit::SeccompListener(number)) => {
+                let listener = listener(config).context("a seccomp listener of no profile")?;
+                let report = state.report(Status::Creating);
+                seccomp_agent::hand_over(
+                    listener,
+                    (pid, pidfd),
+                    number,
+                    (&state.oci_version, &report),
+                )
+                .context("config.json")?;
+                end.send(ToInit::ListenerTaken)?;
+            }
             Some(FromInit::Prepared) => {
                 logging::debug(|| format!("{:?}: init is prepared", state.id));
                 break;
@@ -290,6 +309,7 @@ fn converse(
         if config.linux.namespaces.has(Kind::User) {
             rlimits::set(pid, &process.rlimits)?;
         }
+        scheduling::set(pid, process)?;
         // Init has done it before it became another user, where nobody else could.
         if !is_ordinary_user() {
             set_oom_score_adj(pid, process)?;

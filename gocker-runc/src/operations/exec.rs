@@ -4,7 +4,7 @@
 //! if that one ends meanwhile the kernel refuses.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -33,11 +33,11 @@ use crate::init::join::JoinPlan;
 use crate::init::plan::ProcessPlan;
 use crate::process::attend::{Attended, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
-use crate::process::stdio;
+use crate::process::{seccomp_agent, stdio};
 use crate::sys::caller::is_ordinary_user;
 use crate::sys::in_root::RootFd;
 use crate::sys::pidfd::pidfd_open;
-use crate::{logging, rlimits, seccomp};
+use crate::{logging, rlimits, scheduling, seccomp};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -117,13 +117,14 @@ pub(crate) fn exec(request: &Request<'_>) -> anyhow::Result<u8> {
     } = spawn_further(plan, way_in, elsewhere, outside).map_err(ended)?;
 
     let mut made = Made::default();
-    let (pid, pidfd) = made.init.insert((pid, pidfd));
+    let (pid, pidfd) = &*made.init.insert((pid, pidfd));
     let waiting = awaits_cgroup.then_some(&end);
     enter_groups(&state, *pid, &sub_paths, waiting).map_err(ended)?;
     if let Some(socket) = request.pidfd_socket {
         send_pidfd(socket, pidfd)?;
     }
-    let master = converse(&end, *pid, &process, console).map_err(ended)?;
+    let agent = Agent(&state, &dir, pidfd);
+    let master = converse(&end, (*pid, &agent), &process, console).map_err(ended)?;
     drop(end);
     if let Some(file) = request.pid_file {
         write_pid_file(file, *pid).with_context(|| format!("write the pid file {file:?}"))?;
@@ -238,6 +239,7 @@ fn plan(
     process_plan
         .memory_policy
         .clone_from(&template.memory_policy);
+    process_plan.personality = template.personality;
     Ok(JoinPlan {
         id: state.id.clone(),
         init: init.try_clone().context("dup the pidfd")?,
@@ -249,6 +251,7 @@ fn plan(
         keyring: template.keyring,
         awaits_runtime: state.rdt.is_some()
             || process.oom_score_adj.is_some()
+            || scheduling::is_given(process)
             || (in_user_namespace && !process.rlimits.is_empty()),
         process: process_plan,
     })
@@ -277,7 +280,7 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 /// Talks with the process until its program runs. Returns the terminal's master, if it is ours.
 fn converse(
     end: &RuntimeEnd,
-    pid: Pid,
+    (pid, agent): (Pid, &Agent<'_>),
     process: &Process,
     console: Option<UnixStream>,
 ) -> anyhow::Result<Option<OwnedFd>> {
@@ -289,6 +292,10 @@ fn converse(
                     .context("send the terminal to the console socket")?,
                 None => kept = Some(master),
             },
+            Some(FromInit::SeccompListener(number)) => {
+                agent.hand_over(pid, number)?;
+                end.send(ToInit::ListenerTaken)?;
+            }
             Some(FromInit::Prepared) => {
                 set_from_outside(pid, process)?;
                 end.send(ToInit::Start)?;
@@ -303,8 +310,31 @@ fn converse(
     }
 }
 
+/// What the agent of a seccomp filter has to know: the container, its directory, and the further
+/// process.
+struct Agent<'a>(&'a State, &'a Path, &'a OwnedFd);
+
+impl Agent<'_> {
+    fn hand_over(&self, pid: Pid, number: RawFd) -> anyhow::Result<()> {
+        let Self(state, dir, pidfd) = self;
+        let listener = state.template.seccomp_listener.as_ref();
+        let listener = listener.context("a seccomp listener of no profile")?;
+        let told = (
+            state.oci_version.as_str(),
+            &state.report(status::of(dir, state)?),
+        );
+        Ok(seccomp_agent::hand_over(
+            listener,
+            (pid, pidfd),
+            number,
+            told,
+        )?)
+    }
+}
+
 /// Sets what the runtime's own capabilities count for, and not those in a user namespace.
 fn set_from_outside(pid: Pid, process: &Process) -> anyhow::Result<()> {
     rlimits::set(pid, &process.rlimits)?;
+    scheduling::set(pid, process)?;
     set_oom_score_adj(pid, process)
 }

@@ -81,8 +81,8 @@ pub(super) fn changed(
     Process::from_spec(&process)
 }
 
-/// The process of a process.json. What it does not say of capabilities, the OOM score and CPUs
-/// is as the container's own process has it, as with runc.
+/// The process of a process.json. What it does not say of capabilities, the OOM score, CPUs and
+/// priorities is as the container's own process has it, as with runc.
 ///
 /// # Errors
 /// The field that cannot be served.
@@ -95,6 +95,12 @@ pub(super) fn completed(
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(template.oom_score_adj());
+    }
+    if process.scheduler().is_none() {
+        process.set_scheduler(template.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*template.io_priority());
     }
     if process.exec_cpu_affinity().is_none() {
         process.set_exec_cpu_affinity(template.exec_cpu_affinity().clone());

@@ -12,7 +12,7 @@ use nix::unistd::Uid;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::create::{Driver, Mode, Request, connect_console};
+use super::create::{Driver, Mode, Request, connect_console, listener};
 use super::{State, activation, id_mapping, unserved, user_namespace};
 use crate::cgroups::Cgroup;
 use crate::cgroups::detect::Layout;
@@ -251,6 +251,8 @@ fn template(bundle: &Bundle, config: &Config, choices: Choices) -> Template {
         keyring: !choices.no_new_keyring,
         seccomp: config.linux.seccomp.is_some(),
         memory_policy: None,
+        personality: config.linux.personality,
+        seccomp_listener: listener(config).cloned(),
     }
 }
 

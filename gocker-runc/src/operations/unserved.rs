@@ -36,24 +36,17 @@ fn refuse(fields: &[(&str, bool)]) -> Result<(), FieldError> {
 
 pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
     let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    refuse(&[
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.commandLine", text(process.command_line())),
-    ])
+    refuse(&[("process.commandLine", text(process.command_line()))])
 }
 
 fn check_linux(linux: &Linux) -> Result<(), FieldError> {
-    refuse(&[
-        ("linux.personality", linux.personality().is_some()),
-        (
-            "linux.netDevices",
-            linux
-                .net_devices()
-                .as_ref()
-                .is_some_and(|map| !map.is_empty()),
-        ),
-    ])
+    refuse(&[(
+        "linux.netDevices",
+        linux
+            .net_devices()
+            .as_ref()
+            .is_some_and(|map| !map.is_empty()),
+    )])
 }
 
 #[cfg(test)]
@@ -68,8 +61,8 @@ mod tests {
                 "process.commandLine: ",
             ),
             (
-                r#"{"linux":{"personality":{"domain":"LINUX"}}}"#,
-                "linux.personality: ",
+                r#"{"linux":{"netDevices":{"eth0":{"name":"eth1"}}}}"#,
+                "linux.netDevices: ",
             ),
         ];
         for (text, expected) in cases {

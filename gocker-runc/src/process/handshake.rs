@@ -10,6 +10,8 @@
 //!   | <---------------- RootReady ---|  (only with runtime hooks)
 //!   |--- HooksDone ----------------->|
 //!   | <------ Console + descriptor --|  (only with a terminal)
+//!   | <- SeccompListener, a number --|  (only with SCMP_ACT_NOTIFY)
+//!   |--- ListenerTaken ------------->|
 //!   | <----------------- Prepared ---|
 //!   |--- Recorded ------------------>|  (`create`, and only of a container without a cgroup)
 //!   |--- Start --------------------->|  (`run`; after `create` the start socket serves)
@@ -18,8 +20,11 @@
 //!
 //! End of file instead of a message means: the other side is gone; after Start it means that
 //! execve(2) has closed init's end.
+//!
+//! Init may be under its seccomp filter from SeccompListener on. So it speaks by write(2) and
+//! hears by read(2), which every program needs, except where a descriptor goes along.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -44,6 +49,8 @@ pub(crate) enum FromInit {
         /// The master.
         master: OwnedFd,
     },
+    /// The filter is in force, and this descriptor of init's is its listener.
+    SeccompListener(RawFd),
     /// All is done but execve(2).
     Prepared,
     /// Init gives up, for this reason.
@@ -61,6 +68,8 @@ pub(crate) enum ToInit {
     HooksDone = b'h' as isize,
     /// Who looks for the container finds its process.
     Recorded = b'w' as isize,
+    /// The runtime has its own copy of the listener, and has given it away.
+    ListenerTaken = b'l' as isize,
     /// Execute the process.
     Start = b's' as isize,
 }
@@ -91,19 +100,23 @@ impl InitEnd {
     /// # Errors
     /// [`Error::Socket`], when the runtime is gone.
     pub(crate) fn send(&self, message: &FromInit) -> Result<(), Error> {
-        let (bytes, fd): (Vec<u8>, Option<BorrowedFd<'_>>) = match message {
-            FromInit::Cloned { pid, pidfd } => (
-                [&b"c"[..], &pid.to_ne_bytes()].concat(),
-                Some(pidfd.as_fd()),
-            ),
+        let (bytes, fd) = match message {
+            FromInit::Cloned { pid, pidfd } => {
+                ([&b"c"[..], &pid.to_ne_bytes()].concat(), Some(pidfd))
+            }
             FromInit::RootReady => (b"r".to_vec(), None),
-            FromInit::Console { name, master } => {
-                ([b"t", name.as_bytes()].concat(), Some(master.as_fd()))
+            FromInit::Console { name, master } => ([b"t", name.as_bytes()].concat(), Some(master)),
+            FromInit::SeccompListener(number) => {
+                ([&b"l"[..], &number.to_ne_bytes()].concat(), None)
             }
             FromInit::Prepared => (b"p".to_vec(), None),
             FromInit::Failed(why) => ([b"f", why.as_bytes()].concat(), None),
         };
-        seqpacket::send(self.0.as_fd(), &bytes, fd).map_err(Error::Socket)
+        let sent = match fd {
+            Some(fd) => seqpacket::send(self.0.as_fd(), &bytes, Some(fd.as_fd())),
+            None => seqpacket::write(self.0.as_fd(), &bytes),
+        };
+        sent.map_err(Error::Socket)
     }
 
     /// Waits for `expected`.
@@ -111,8 +124,10 @@ impl InitEnd {
     /// # Errors
     /// [`Error::Gone`] when the runtime ended, [`Error::Unexpected`] for another message.
     pub(crate) fn expect(&self, expected: ToInit) -> Result<(), Error> {
-        let (bytes, _) = seqpacket::receive(self.0.as_fd()).map_err(Error::Socket)?;
-        match bytes.as_slice() {
+        match seqpacket::read(self.0.as_fd())
+            .map_err(Error::Socket)?
+            .as_slice()
+        {
             [] => Err(Error::Gone),
             [tag] if isize::from(*tag) == expected as isize => Ok(()),
             other => Err(Error::Unexpected(
@@ -159,6 +174,9 @@ impl RuntimeEnd {
                 name: text(),
                 master: fd.ok_or_else(unexpected)?,
             },
+            b'l' => FromInit::SeccompListener(RawFd::from_ne_bytes(
+                rest.try_into().map_err(|_| unexpected())?,
+            )),
             b'p' => FromInit::Prepared,
             b'f' => FromInit::Failed(text()),
             _ => return Err(unexpected()),
@@ -186,6 +204,9 @@ mod tests {
         .expect("sent");
         let received = runtime.receive().expect("received");
         assert!(matches!(received, Some(FromInit::Console { name, .. }) if name == "/dev/pts/0"));
+        init.send(&FromInit::SeccompListener(7)).expect("sent");
+        let received = runtime.receive().expect("received");
+        assert!(matches!(received, Some(FromInit::SeccompListener(7))));
         runtime.send(ToInit::Start).expect("sent");
         assert!(matches!(
             init.expect(ToInit::HooksDone),

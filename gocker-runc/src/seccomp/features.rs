@@ -20,7 +20,12 @@ pub(crate) fn document() -> Value {
     };
     let supported: Vec<_> = FLAGS
         .into_iter()
-        .filter(|(_, flag)| are_flags_available(*flag))
+        .filter(|(_, flag)| {
+            // Only with a listener does it mean anything.
+            let listener = *flag == Flags::WAIT_KILLABLE_RECV;
+            let with = if listener { Flags::NEW_LISTENER.0 } else { 0 };
+            are_flags_available(Flags(flag.0 | with))
+        })
         .collect();
     json!({
         "enabled": true,
@@ -32,13 +37,14 @@ pub(crate) fn document() -> Value {
     })
 }
 
-const ACTIONS: [(&str, Action); 8] = [
+const ACTIONS: [(&str, Action); 9] = [
     ("SCMP_ACT_KILL", Action::KillThread),
     ("SCMP_ACT_KILL_THREAD", Action::KillThread),
     ("SCMP_ACT_KILL_PROCESS", Action::KillProcess),
     ("SCMP_ACT_TRAP", Action::Trap),
     ("SCMP_ACT_ERRNO", Action::Errno(1)),
     ("SCMP_ACT_TRACE", Action::Trace(1)),
+    ("SCMP_ACT_NOTIFY", Action::Notify),
     ("SCMP_ACT_LOG", Action::Log),
     ("SCMP_ACT_ALLOW", Action::Allow),
 ];

@@ -22,6 +22,7 @@ mod stored;
 mod tests;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use bundles::FieldError;
 use bundles::config::linux::seccomp::{Action, Flags, Seccomp};
@@ -40,6 +41,8 @@ pub(crate) use features::document as features;
 pub(crate) struct Filter {
     program: Vec<sock_filter>,
     flags: Flags,
+    /// Whether a listener is asked.
+    notifies: bool,
 }
 
 impl fmt::Debug for Filter {
@@ -57,7 +60,8 @@ const ENOSYS: Action = Action::Errno(38);
 /// An architecture without a table, rules that contradict each other, a program that is too
 /// long for the kernel.
 pub(crate) fn compile(profile: &Seccomp) -> Result<Filter, FieldError> {
-    refuse_notify(profile)?;
+    let notifies = check_notify(profile)?;
+    check_flags(profile.flags, notifies)?;
     let abis = abis(profile)?;
     let named = rules::look_up(profile);
     let newer = newer_calls_action(profile.default_action);
@@ -88,30 +92,88 @@ pub(crate) fn compile(profile: &Seccomp) -> Result<Filter, FieldError> {
     Ok(Filter {
         program,
         flags: profile.flags,
+        notifies,
     })
 }
 
 impl Filter {
     /// Puts the calling process under the filter, for good. It needs `no_new_privs` or
-    /// CAP_SYS_ADMIN.
+    /// CAP_SYS_ADMIN. Returns the descriptor on which a listener answers, if it is asked.
     ///
     /// # Errors
     /// seccomp(2)'s.
-    pub(crate) fn load(&self) -> Result<(), CallError> {
-        kernel::set_mode_filter(&self.program, self.flags.into())
+    pub(crate) fn load(&self) -> Result<Option<OwnedFd>, CallError> {
+        kernel::set_mode_filter(&self.program, self.kernel_flags())
             .called(|| format!("seccomp(SET_MODE_FILTER, {self:?})"))
+    }
+
+    /// Whether a listener is asked for some calls.
+    pub(crate) fn notifies(&self) -> bool {
+        self.notifies
+    }
+
+    fn kernel_flags(&self) -> kernel::Flags {
+        let Flags {
+            tsync,
+            log,
+            spec_allow,
+            wait_killable_recv,
+        } = self.flags;
+        // WAIT_KILLABLE_RECV says how a listener's answer is awaited: without one it has no
+        // meaning, and the kernel refuses it.
+        let bits = [
+            (tsync, kernel::Flags::TSYNC),
+            (log, kernel::Flags::LOG),
+            (spec_allow, kernel::Flags::SPEC_ALLOW),
+            (self.notifies, kernel::Flags::NEW_LISTENER),
+            (self.notifies && tsync, kernel::Flags::TSYNC_ESRCH),
+            (
+                self.notifies && wait_killable_recv,
+                kernel::Flags::WAIT_KILLABLE_RECV,
+            ),
+        ];
+        let set = bits.iter().filter(|(set, _)| *set);
+        kernel::Flags(set.map(|(_, bit)| bit.0).sum())
     }
 }
 
-fn refuse_notify(profile: &Seccomp) -> Result<(), FieldError> {
-    let notifies = |call: &bundles::config::linux::seccomp::Syscall| call.action == Action::Notify;
-    match profile.syscalls.iter().position(notifies) {
-        None => Ok(()),
-        Some(index) => Err(FieldError::new(
-            format!("linux.seccomp.syscalls[{index}].action"),
-            "SCMP_ACT_NOTIFY is not served yet",
-        )),
+/// Whether a listener is asked for some calls; it never is for those by which it comes to be one.
+fn check_notify(profile: &Seccomp) -> Result<bool, FieldError> {
+    let entries = profile.syscalls.iter().enumerate();
+    let mut notifying = entries
+        .filter(|(_, entry)| entry.action == Action::Notify)
+        .peekable();
+    let Some((first, _)) = notifying.peek() else {
+        return Ok(false);
+    };
+    if !kernel::is_action_available(filter::code(Action::Notify)) {
+        return Err(FieldError::new(
+            format!("linux.seccomp.syscalls[{first}].action"),
+            "this kernel has no SCMP_ACT_NOTIFY: Linux 5.0 has",
+        ));
     }
+    for (index, entry) in notifying {
+        if let Some(at) = entry.names.iter().position(|name| name == "write") {
+            return Err(FieldError::new(
+                format!("linux.seccomp.syscalls[{index}].names[{at}]"),
+                "SCMP_ACT_NOTIFY cannot be used for write: by it the listener is handed over",
+            ));
+        }
+    }
+    Ok(true)
+}
+
+/// Asks the kernel for the one flag that the oldest kernels here do not have.
+fn check_flags(flags: Flags, notifies: bool) -> Result<(), FieldError> {
+    let wanted = flags.wait_killable_recv && notifies;
+    let needed = kernel::Flags(kernel::Flags::WAIT_KILLABLE_RECV.0 | kernel::Flags::NEW_LISTENER.0);
+    if wanted && !kernel::are_flags_available(needed) {
+        return Err(FieldError::new(
+            "linux.seccomp.flags",
+            "this kernel has no SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: Linux 5.19 has",
+        ));
+    }
+    Ok(())
 }
 
 /// The machine's own architecture first, then those that the profile lists.
@@ -200,22 +262,4 @@ fn groups<'c>(frame: &Frame, calls: &'c [(Abi, Calls)]) -> Vec<Group<'c>> {
         }
     }
     groups
-}
-
-impl From<Flags> for kernel::Flags {
-    fn from(flags: Flags) -> Self {
-        // WAIT_KILLABLE_RECV says how a listener's answer is awaited: without one it has no
-        // meaning, and the kernel refuses it.
-        let bits = [
-            (flags.tsync, Self::TSYNC),
-            (flags.log, Self::LOG),
-            (flags.spec_allow, Self::SPEC_ALLOW),
-        ];
-        Self(
-            bits.iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, bit)| bit.0)
-                .sum(),
-        )
-    }
 }

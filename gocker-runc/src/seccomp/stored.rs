@@ -16,6 +16,7 @@ use super::Filter;
 const TSYNC: u32 = 1;
 const LOG: u32 = 2;
 const SPEC_ALLOW: u32 = 4;
+const NEW_LISTENER: u32 = 8;
 const WAIT_KILLABLE_RECV: u32 = 32;
 
 impl Filter {
@@ -26,6 +27,7 @@ impl Filter {
             (self.flags.log, LOG),
             (self.flags.spec_allow, SPEC_ALLOW),
             (self.flags.wait_killable_recv, WAIT_KILLABLE_RECV),
+            (self.notifies, NEW_LISTENER),
         ];
         let flags: u32 = flags
             .iter()
@@ -64,6 +66,7 @@ impl Filter {
                 spec_allow: flags & SPEC_ALLOW != 0,
                 wait_killable_recv: flags & WAIT_KILLABLE_RECV != 0,
             },
+            notifies: flags & NEW_LISTENER != 0,
         })
     }
 }
@@ -93,10 +96,12 @@ mod tests {
                 log: true,
                 ..Flags::default()
             },
+            notifies: true,
         };
         let bytes = filter.to_bytes();
         assert_eq!(bytes.len(), 20);
         let read = Filter::from_bytes(&bytes).expect("is whole");
+        assert!(read.notifies() && read.flags.log);
         assert_eq!(read.to_bytes(), bytes);
         for cut in [0, 3, 4, 19] {
             assert!(Filter::from_bytes(&bytes[..cut]).is_none(), "{cut}");

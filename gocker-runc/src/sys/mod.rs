@@ -5,6 +5,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod caller;
+pub(crate) mod capset;
 pub(crate) mod clone3;
 pub(crate) mod close_range;
 pub(crate) mod errno;
@@ -18,6 +19,7 @@ pub(crate) mod nsfs;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod procfs;
+pub(crate) mod scheduling;
 pub(crate) mod sealed_exe;
 pub(crate) mod seccomp;
 pub(crate) mod seqpacket;

@@ -1,6 +1,8 @@
 //! seccomp(2): loads a filter. nix has only the strict mode of prctl(2).
 #![allow(unsafe_code, reason = "a system call that nix lacks")]
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
 use libc::{c_long, c_uint, c_ulong, sock_filter, sock_fprog};
 use nix::errno::Errno;
 
@@ -17,14 +19,21 @@ impl Flags {
     pub(crate) const SPEC_ALLOW: Self = Self(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
     /// A call that a listener has taken up is only interrupted by SIGKILL (Linux 5.19); refused
     /// without a listener.
-    pub(crate) const WAIT_KILLABLE_RECV: Self = Self(1 << 5);
+    pub(crate) const WAIT_KILLABLE_RECV: Self = Self(libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV);
+    /// The call returns a descriptor on which a listener answers (Linux 5.0).
+    pub(crate) const NEW_LISTENER: Self = Self(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
+    /// A thread that cannot follow is ESRCH, where the result is a descriptor (Linux 5.7).
+    pub(crate) const TSYNC_ESRCH: Self = Self(libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH);
 }
 
-/// Loads `program`.
+/// Loads `program`. Returns the listener's descriptor with NEW_LISTENER, close-on-exec.
 ///
 /// # Errors
 /// seccomp(2)'s; ESRCH when TSYNC meets a thread with another filter.
-pub(crate) fn set_mode_filter(program: &[sock_filter], flags: Flags) -> Result<(), Errno> {
+pub(crate) fn set_mode_filter(
+    program: &[sock_filter],
+    flags: Flags,
+) -> Result<Option<OwnedFd>, Errno> {
     let fprog = sock_fprog {
         len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
         // The kernel only reads.
@@ -39,8 +48,14 @@ pub(crate) fn set_mode_filter(program: &[sock_filter], flags: Flags) -> Result<(
             (&raw const fprog).cast(),
         )
     };
-    match Errno::result(done)? {
-        0 => Ok(()),
+    let done = Errno::result(done)?;
+    if flags.0 & Flags::NEW_LISTENER.0 != 0 {
+        let number = i32::try_from(done).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
+        return Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }));
+    }
+    match done {
+        0 => Ok(None),
         // The id of the thread that could not follow.
         _ => Err(Errno::ESRCH),
     }

@@ -96,6 +96,37 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Option<OwnedFd
     Ok((bytes, fds.into_iter().next()))
 }
 
+/// Sends one message by write(2). Who may get SIGPIPE should not: a message to nobody sends it.
+///
+/// # Errors
+/// write(2)'s; EPIPE when the other side is gone.
+pub(crate) fn write(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
+    loop {
+        match nix::unistd::write(socket, &bytes[..bytes.len().min(MAX_MESSAGE)]) {
+            Err(Errno::EINTR) => {}
+            done => return done.map(drop),
+        }
+    }
+}
+
+/// Receives the first bytes of one message by read(2), and no descriptor; an empty one means that
+/// the other side is gone.
+///
+/// # Errors
+/// read(2)'s.
+pub(crate) fn read(socket: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; 64];
+    loop {
+        match nix::unistd::read(socket, &mut bytes) {
+            Err(Errno::EINTR) => {}
+            done => {
+                bytes.truncate(done?);
+                return Ok(bytes);
+            }
+        }
+    }
+}
+
 /// Takes ownership of a descriptor that nix returned as a number.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ pub mod time_offsets;
 
 use std::collections::BTreeMap;
 
-use oci_spec::runtime::Linux as SpecLinux;
+use oci_spec::runtime::{Linux as SpecLinux, LinuxPersonality, LinuxPersonalityDomain};
 
 use super::no_nul;
 use crate::validate::FieldError;
@@ -47,6 +47,8 @@ pub struct Linux {
     pub devices: Vec<Device>,
     /// Seccomp profile.
     pub seccomp: Option<Seccomp>,
+    /// The execution domain; None inherits.
+    pub personality: Option<LinuxPersonalityDomain>,
     /// The propagation of the container's root mount.
     pub rootfs_propagation: Option<Propagation>,
     /// The SELinux label of the files in the container's new filesystems.
@@ -128,6 +130,7 @@ impl Linux {
                 .as_ref()
                 .map(Seccomp::from_spec)
                 .transpose()?,
+            personality: linux.personality().as_ref().map(personality).transpose()?,
             rootfs_propagation: propagation(linux.rootfs_propagation().as_deref())?,
             mount_label: linux
                 .mount_label()
@@ -185,6 +188,17 @@ fn check_paths(field: &str, paths: &[String]) -> Result<(), FieldError> {
         no_nul(|| format!("{field}[{index}]"), path)?;
     }
     Ok(())
+}
+
+/// Spec: config-linux.md#personality: no flag is defined.
+fn personality(personality: &LinuxPersonality) -> Result<LinuxPersonalityDomain, FieldError> {
+    match personality.flags().iter().flatten().next() {
+        None => Ok(personality.domain()),
+        Some(flag) => Err(FieldError::new(
+            "linux.personality.flags[0]",
+            format!("{flag:?} is none: the specification defines no flags"),
+        )),
+    }
 }
 
 fn propagation(text: Option<&str>) -> Result<Option<Propagation>, FieldError> {

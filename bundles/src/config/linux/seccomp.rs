@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag,
     LinuxSeccompOperator, LinuxSyscall,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::config::no_nul;
 use crate::validate::FieldError;
@@ -114,7 +115,7 @@ pub enum Test {
 }
 
 /// `listenerPath` and `listenerMetadata`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// The socket that gets the notification descriptor.
     pub path: PathBuf,
