@@ -34,9 +34,32 @@ pub struct GlobalArgs {
     /// Size of the file system that is made in a sparse file where DIR is not on btrfs
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) loop_size: Option<u64>,
-    /// Reach this registry by http instead of https (those on loopback always are)
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// How registries are reached.
+#[derive(Args, Clone, Debug)]
+pub struct RegistryArgs {
+    /// Reach this registry by http instead of https (those on loopback are, unless there are
+    /// certificates for them)
     #[arg(long, global = true, value_name = "HOST[:PORT]")]
     pub(crate) insecure_registry: Vec<String>,
+    /// The file with credentials, instead of those of Podman and Docker
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) authfile: Option<PathBuf>,
+    /// The registries.conf, instead of the user's or the system's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) registries_conf: Option<PathBuf>,
+    /// A directory with certificates (*.crt, *.cert and *.key), instead of those of certs.d
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cert_dir: Option<PathBuf>,
+    /// A directory with containerd's settings of registries (HOST/hosts.toml)
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) hosts_dir: Option<PathBuf>,
+    /// Give a connection up on which nothing has come for so long
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) stall_timeout: Option<u64>,
 }
 
 /// One command.
@@ -57,6 +80,12 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Remove layers, blobs and rubbish that nothing refers to
     Prune(PruneArgs),
+    /// List the tags that a registry has of a repository
+    Tags(TagsArgs),
+    /// Keep the credentials of a registry, after asking it whether they are good
+    Login(LoginArgs),
+    /// Forget the credentials of a registry
+    Logout(LogoutArgs),
 }
 
 /// How results are written.
@@ -77,12 +106,61 @@ pub(crate) struct PullArgs {
     /// The platform, instead of this machine's
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<Platform>,
+    /// Credentials for the registry; a password that is left out is asked for
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
+    /// Fetch no layer unless the image has a cosign signature by this public key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) verify_key: Vec<PathBuf>,
+    /// The policy.json, instead of the user's or the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
     /// Show no progress, print only the image's digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// How the result is written; progress goes to standard error
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TagsArgs {
+    /// The repository: a name with its registry, without a tag
+    #[arg(value_name = "NAME", value_parser = Reference::repository_of)]
+    pub(crate) repository: Reference,
+    /// Credentials for the registry; a password that is left out is asked for
+    #[arg(long, value_name = "USER[:PASSWORD]")]
+    pub(crate) creds: Option<String>,
+    /// How the list is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LoginArgs {
+    /// The registry, or a repository or namespace at one that has credentials of its own
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub(crate) registry: String,
+    /// The user's name; asked for if it is left out
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) username: Option<String>,
+    /// Read the password from standard input; else it is asked for
+    #[arg(long)]
+    pub(crate) password_stdin: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LogoutArgs {
+    /// The registry, as it was logged in at
+    #[arg(
+        value_name = "REGISTRY",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    pub(crate) registry: Option<String>,
+    /// Forget all
+    #[arg(short, long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Args, Debug)]

@@ -6,13 +6,14 @@
 //! commands                       the commands of `gocker-image`
 //! cli  progress  report  table   what a user types and reads
 //! operations                     pull, bundle, remove, …: joins the three below
-//! registry  store  unpack        the network, the disk, tar streams into trees
+//! registry  store  unpack  trust the network, the disk, tar streams into trees, signatures
 //! image  reference  digest       the documents and names that all of them share
+//! interrupt
 //! errno  btrfs
 //! ```
 //!
 //! A module imports only from lower lines, never from its own (`tests/floors.rs`). `registry`,
-//! `store` and `unpack` do not know each other; only `operations` joins them.
+//! `store`, `unpack` and `trust` do not know each other; only `operations` joins them.
 
 pub mod btrfs;
 pub mod cli;
@@ -21,6 +22,7 @@ pub mod digest;
 pub mod errno;
 pub mod front;
 pub mod image;
+pub mod interrupt;
 pub mod loop_device;
 pub mod operations;
 mod progress;
@@ -29,6 +31,7 @@ pub mod registry;
 pub mod report;
 pub mod store;
 mod table;
+pub mod trust;
 pub mod unpack;
 
 pub use commands::run;

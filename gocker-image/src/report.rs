@@ -63,6 +63,7 @@ pub fn finish(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
         Ok(code) => return code,
         Err(error) => error,
     };
+    crate::interrupt::wait_if_ending();
     // whoever reads our output has seen enough: not worth a word
     let is_broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
         cause

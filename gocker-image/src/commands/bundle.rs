@@ -32,7 +32,7 @@ pub(crate) fn bundle(context: &Context, args: BundleArgs) -> anyhow::Result<()> 
     overrides.network = args.network;
     overrides.volumes = args.volumes;
     let request = BundleRequest {
-        reference: args.reference,
+        reference: context.qualify(&args.reference)?,
         place,
         overrides,
         owner: BundleOwner::User,

@@ -13,7 +13,7 @@ pub(crate) fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<(
         let name = args.reference.familiar();
         return Err(NotPulled(name.clone())).with_context(|| format!("inspect {name:?}"));
     };
-    let inspection = operations::inspect(&store, &args.reference)?;
+    let inspection = operations::inspect(&store, &context.qualify(&args.reference)?)?;
     Ok(report::print(&format!(
         "{}\n",
         serde_json::to_string_pretty(&inspection)?

@@ -5,18 +5,22 @@
 
 mod bundle;
 mod inspect;
+mod login;
 mod ls;
 mod prune;
 mod pull;
 mod rm;
+mod tags;
 mod unbundle;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use crate::cli::{Cli, Command, GlobalArgs};
+use crate::cli::{Cli, Command, GlobalArgs, RegistryArgs};
 use crate::operations::{self, Progress};
 use crate::progress::LayerProgress;
-use crate::registry::{Client, ClientConfig, RegistryError};
+use crate::reference::Reference;
+use crate::registry::{AuthFiles, Client, ClientConfig, Credential, RegistryError};
 use crate::store::{Options, Store};
 
 pub(crate) use bundle::overrides;
@@ -39,6 +43,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rm(args) => rm(&context, &args)?,
         Command::Inspect(args) => inspect::inspect(&context, &args)?,
         Command::Prune(args) => prune::prune(&context, &args)?,
+        Command::Tags(args) => tags::tags(&context, &args)?,
+        Command::Login(args) => login::login(&context, &args)?,
+        Command::Logout(args) => login::logout(&context, &args)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -48,7 +55,7 @@ pub(crate) struct Context {
     /// The program's name, for what it says.
     pub(crate) program: &'static str,
     options: Options,
-    insecure_registries: Vec<String>,
+    registry: RegistryArgs,
 }
 
 impl Context {
@@ -60,7 +67,7 @@ impl Context {
         Self {
             program,
             options,
-            insecure_registries: global.insecure_registry,
+            registry: global.registry,
         }
     }
 
@@ -74,13 +81,52 @@ impl Context {
         operations::find_store(&self.options)
     }
 
-    /// A client of registries.
-    pub(crate) fn client(&self) -> Result<Client, RegistryError> {
-        let insecure_registries = self.insecure_registries.clone();
+    /// A client of registries. `given` is a credential that the user gave for one of them.
+    pub(crate) fn client(
+        &self,
+        given: Option<(String, Credential)>,
+    ) -> Result<Client, RegistryError> {
         Client::new(ClientConfig {
-            insecure_registries,
-            ..ClientConfig::default()
+            credential: given,
+            ..self.client_config()
         })
+    }
+
+    /// The whole name of what a user calls `reference`.
+    pub(crate) fn qualify(&self, reference: &Reference) -> anyhow::Result<Reference> {
+        if reference.short_name().is_none() {
+            return Ok(reference.clone());
+        }
+        Ok(self.client(None)?.qualify(reference)?)
+    }
+
+    /// Where credentials are kept.
+    pub(crate) fn auth_files(&self) -> AuthFiles {
+        match &self.registry.authfile {
+            Some(file) => AuthFiles::only(file.clone()),
+            None => AuthFiles::from_environment(),
+        }
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        let args = &self.registry;
+        let mut config = ClientConfig {
+            insecure_registries: args.insecure_registry.clone(),
+            auth_files: self.auth_files(),
+            ..ClientConfig::default()
+        };
+        if let Some(seconds) = args.stall_timeout {
+            config.stall_timeout = Duration::from_secs(seconds);
+            config.connect_timeout = config.connect_timeout.min(config.stall_timeout);
+        }
+        if let Some(file) = &args.registries_conf {
+            config.settings.registries_conf = vec![file.clone()];
+        }
+        if let Some(dir) = &args.hosts_dir {
+            config.settings.hosts_dirs = vec![dir.clone()];
+        }
+        config.settings.cert_dir.clone_from(&args.cert_dir);
+        config
     }
 
     /// Progress on standard error. What a user must know is said even if it is

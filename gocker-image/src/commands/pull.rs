@@ -6,10 +6,11 @@ use super::Context;
 use crate::cli::{Format, PullArgs};
 use crate::digest::Digest;
 use crate::image::PlatformChoice;
-use crate::operations::{self, Progress, PullOptions, Pulled};
+use crate::operations::{self, Progress, PullOptions, Pulled, Trust};
 use crate::progress::size_text;
 use crate::report;
 use crate::store::Store;
+use crate::trust::PolicyPaths;
 use crate::unpack::Budgets;
 
 #[derive(Serialize)]
@@ -47,12 +48,18 @@ pub(crate) fn pull_quietly(
     args: &PullArgs,
     progress: &dyn Progress,
 ) -> anyhow::Result<Pulled> {
+    let reference = context.qualify(&args.reference)?;
+    let given = super::login::given(reference.registry(), args.creds.as_deref())?;
     let options = PullOptions {
-        reference: args.reference.clone(),
+        reference,
         platform: PlatformChoice::new(args.platform.clone()),
         budgets: Budgets::default(),
+        trust: Trust {
+            keys: args.verify_key.clone(),
+            policy: (args.policy.clone()).map_or(PolicyPaths::Default, PolicyPaths::Only),
+        },
     };
-    operations::pull(store, &context.client()?, &options, progress)
+    operations::pull(store, &context.client(given)?, &options, progress)
 }
 
 fn summary(pulled: &Pulled) -> String {

@@ -15,7 +15,7 @@ pub(crate) fn rm(context: &Context, args: &RemoveArgs) -> anyhow::Result<()> {
             let name = reference.familiar();
             return Err(NotPulled(name.clone())).with_context(|| format!("remove {name:?}"));
         };
-        let gone = operations::remove(store, reference)?;
+        let gone = operations::remove(store, &context.qualify(reference)?)?;
         let mut text = String::new();
         for name in &gone.references {
             text.push_str(&format!("removed name {name}\n"));

@@ -35,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Fetch an image and unpack its layers
-    Pull(PullArgs),
+    Pull(Box<PullArgs>),
     /// Run a container of an image, which is pulled if it is not there
     Run(Box<RunArgs>),
     /// List containers

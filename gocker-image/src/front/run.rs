@@ -32,7 +32,12 @@ const OUTPUT_LOG: &str = "output.log";
 
 /// Runs a container and returns its exit status, or starts one and prints its
 /// id.
-pub(super) fn run(context: &Context, runtime: &Runtime, args: RunArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(
+    context: &Context,
+    runtime: &Runtime,
+    mut args: RunArgs,
+) -> anyhow::Result<ExitCode> {
+    args.image = context.qualify(&args.image)?;
     let terminal = wants_terminal(&args)?;
     let id = args.name.clone().map_or_else(random_id, Ok)?;
     let progress = context.progress(args.quiet);
@@ -110,6 +115,9 @@ fn pull_if_missing(
     let pull = PullArgs {
         reference: args.image.clone(),
         platform: args.platform.clone(),
+        creds: None,
+        verify_key: Vec::new(),
+        policy: None,
         quiet: args.quiet,
         format: Format::Text,
     };

@@ -42,6 +42,14 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Reads a manifest that need not be one of an image, such as that of an image's signatures.
+    ///
+    /// # Errors
+    /// If it is not a manifest.
+    pub fn of_any_kind(bytes: &[u8]) -> Result<Self, ImageError> {
+        json::parse(bytes)
+    }
+
     /// The bytes of all layers together, as they are transferred.
     #[must_use]
     pub fn transfer_bytes(&self) -> u64 {

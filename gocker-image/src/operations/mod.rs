@@ -2,7 +2,7 @@
 //! which do not know each other.
 //!
 //! ```text
-//! pull     registry -> documents -> unpack -> names
+//! pull     registry -> trust -> documents -> unpack -> names
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! list, inspect, remove, prune, unbundle   store
@@ -10,6 +10,7 @@
 
 mod annotations;
 mod bundle;
+mod fetch;
 mod inspect;
 mod list;
 mod prune;
@@ -19,6 +20,7 @@ mod runtime_config;
 mod unbundle;
 mod unpack;
 mod user;
+mod verify;
 
 use anyhow::Context as _;
 
@@ -37,6 +39,7 @@ pub use pull::{PullOptions, Pulled, pull};
 pub use remove::{RemovedImage, remove};
 pub use runtime_config::{Network, Overrides, Volumes};
 pub use unbundle::{find_bundle, unbundle};
+pub use verify::Trust;
 
 /// What helps when the store's file system is full.
 const FULL_HINT: &str = "remove images that are not needed (rm, prune)";
@@ -98,14 +101,7 @@ pub fn find_store(options: &Options) -> anyhow::Result<Option<Store>> {
 #[must_use]
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        if let Some(error) = cause.downcast_ref::<RegistryError>() {
-            return error.hint();
-        }
-        // An io::Error shows its content, but does not name it as its cause.
-        let inner = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(|error| error.get_ref());
-        if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<RegistryError>()) {
+        if let Some(error) = registry_error(cause) {
             return error.hint();
         }
         if let Some(error) = cause.downcast_ref::<StoreError>() {
@@ -117,6 +113,22 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         let is_full = cause.downcast_ref::<Cause>().is_some_and(Cause::is_full);
         is_full.then(|| FULL_HINT.to_owned())
     })
+}
+
+/// What a registry has to do with `cause`.
+fn registry_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a RegistryError> {
+    // An io::Error shows its content, but does not name it as its cause.
+    let inner = cause
+        .downcast_ref::<std::io::Error>()
+        .and_then(|error| error.get_ref())
+        .and_then(|inner| inner.downcast_ref::<RegistryError>());
+    cause.downcast_ref::<RegistryError>().or(inner)
+}
+
+/// Whether the network failed, and not what came over it.
+fn is_of_the_network(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(registry_error);
+    causes.any(RegistryError::is_of_the_network)
 }
 
 /// The whole name that the store knows a reference by. Beside a digest, a tag

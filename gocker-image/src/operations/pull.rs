@@ -1,7 +1,7 @@
 //! Pull: from a reference to layers in the store and a name for them.
 //!
 //! ```text
-//! resolve -> choose the platform -> manifest -> config -> layers -> image -> name
+//! resolve -> choose the platform -> manifest -> signatures -> config -> layers -> image -> name
 //! ```
 //!
 //! Everything is fetched by digest after the first answer, and everything is
@@ -9,7 +9,9 @@
 
 use anyhow::{Context, bail};
 
-use super::unpack::{self, Layer};
+use super::fetch::Source;
+use super::unpack::{self, Layer, Unpacked};
+use super::verify::{self, Trust};
 use super::{Progress, stored_name};
 use crate::digest::Digest;
 use crate::image::{Document, ImageConfig, Manifest, PlatformChoice};
@@ -27,6 +29,8 @@ pub struct PullOptions {
     pub platform: PlatformChoice,
     /// How much each layer may bring.
     pub budgets: Budgets,
+    /// What must be true of the image before anything of it is fetched.
+    pub trust: Trust,
 }
 
 /// What was pulled.
@@ -64,9 +68,17 @@ fn try_pull(
     progress: &dyn Progress,
 ) -> anyhow::Result<Pulled> {
     let reference = &options.reference;
+    let required = verify::requirements(&options.trust, reference)?;
     let resolved = client.resolve(reference)?;
     let resolved_digest = resolved.digest.clone();
     let (fetched, manifest) = choose_manifest(client, options, resolved)?;
+    let signed = [&fetched.digest, &resolved_digest];
+    let signed = if signed[0] == signed[1] {
+        &signed[..1]
+    } else {
+        &signed[..]
+    };
+    verify::verify(client, reference, signed, &required)?;
     let _holds = [
         store.hold(HoldKind::Blob, &fetched.digest)?,
         store.hold(HoldKind::Blob, &manifest.config.digest)?,
@@ -82,8 +94,7 @@ fn try_pull(
         .with_context(|| format!("config {}", manifest.config.digest))?;
 
     let layers: Vec<Layer> = Layer::of(&manifest, &config);
-    let open = |layer: &Layer| unpack::open_blob(client, reference, &layer.blob);
-    let unpacked = unpack::unpack_layers(store, &layers, &options.budgets, &open, progress)?;
+    let unpacked = fetch_layers(store, client, options, &layers, progress)?;
 
     // After the layers, so that a pull that fails leaves no document behind.
     store.put_blob(&fetched.digest, &fetched.bytes)?;
@@ -114,6 +125,33 @@ fn try_pull(
         resolved: resolved_digest,
         fetched_layers: unpacked.fetched,
     })
+}
+
+/// Brings all layers into the store, with what earlier pulls had fetched of them.
+fn fetch_layers(
+    store: &Store,
+    client: &Client,
+    options: &PullOptions,
+    layers: &[Layer],
+    progress: &dyn Progress,
+) -> anyhow::Result<Unpacked> {
+    let source = Source::new(store, client, &options.reference);
+    let open = |layer: &Layer| source.open(&layer.blob);
+    let unpack = || unpack::unpack_layers(store, layers, &options.budgets, &open, progress);
+    let unpacked = match unpack() {
+        // what an earlier pull had kept was damaged, and is gone now
+        Err(_) if source.was_spoiled() => unpack(),
+        result => result,
+    };
+    match unpacked {
+        Err(error) if !super::is_of_the_network(&error) => {
+            for layer in layers {
+                store.remove_partial(&layer.blob.digest)?;
+            }
+            Err(error)
+        }
+        result => result,
+    }
 }
 
 /// The manifest itself, or the one that an index has for the platform.

@@ -2,7 +2,7 @@
 //! own, while the next ones are fetched and decompressed ahead.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
 use anyhow::Context;
@@ -10,10 +10,12 @@ use anyhow::Context;
 use super::{LayerEvent, Progress};
 use crate::digest::Digest;
 use crate::image::{Descriptor, ImageConfig, Manifest};
-use crate::reference::Reference;
-use crate::registry::Client;
+use crate::interrupt;
 use crate::store::{Claim, Held, LayerRecord, Settled, Store, ToMake, now};
 use crate::unpack::{self, Budgets, Decoding, Expected, OpenBlob};
+
+/// How the blob of a layer is opened.
+pub(super) type Open<'a> = dyn Fn(&Layer) -> anyhow::Result<OpenBlob<'static>> + 'a;
 
 /// Layers that are fetched at once: the one that is applied, and the ones
 /// after it as far as their pipes hold.
@@ -51,64 +53,65 @@ pub(super) struct Unpacked {
     pub(super) fetched: usize,
 }
 
-/// How a layer's blob is opened, in the thread that reads it.
-pub(super) fn open_blob(
-    client: &Client,
-    reference: &Reference,
-    blob: &Descriptor,
-) -> OpenBlob<'static> {
-    let (client, reference, blob) = (client.clone(), reference.clone(), blob.clone());
-    Box::new(move || {
-        let reader = client.blob(&reference, &blob).map_err(io::Error::other)?;
-        Ok(Box::new(reader) as Box<dyn Read + Send>)
-    })
-}
-
-/// Brings all `layers` into the store that are not in it.
+/// Brings all `layers` into the store that are not in it. A signal ends the process, but layers
+/// that are complete stay.
 pub(super) fn unpack_layers(
     store: &Store,
     layers: &[Layer],
     budgets: &Budgets,
-    open: &dyn Fn(&Layer) -> OpenBlob<'static>,
+    open: &Open<'_>,
     progress: &dyn Progress,
 ) -> anyhow::Result<Unpacked> {
-    std::thread::scope(|scope| {
-        let mut work = Work {
+    let in_hand = Mutex::new(InHand::default());
+    // failures here are those of a process that ends anyway: the next one sweeps
+    let tidy = || drop(lock(&in_hand).put_away(store));
+    interrupt::guarded(&tidy, || {
+        let work = Work {
             store,
             budgets,
             progress,
-            settled: None,
+            in_hand: &in_hand,
             unpacked: Unpacked {
                 held: Vec::new(),
                 fetched: 0,
             },
         };
-        let mut ahead = VecDeque::new();
-        let mut checked_space = false;
-        for (index, layer) in layers.iter().enumerate() {
-            while ahead.len() < WINDOW
-                && let Some(next) = layers.get(index + ahead.len())
-            {
-                let slot = work.claim(scope, next, open)?;
-                if matches!(slot, Slot::ToMake(..)) && !checked_space {
-                    let rest = layers[index + ahead.len()..].iter();
-                    store.check_free(rest.map(|layer| layer.blob.size).sum())?;
-                    checked_space = true;
+        work.run(layers, open)
+    })?
+}
+
+impl<'a> Work<'a> {
+    fn run(mut self, layers: &[Layer], open: &Open<'_>) -> anyhow::Result<Unpacked> {
+        let store = self.store;
+        std::thread::scope(|scope| {
+            let work = &mut self;
+            let mut ahead = VecDeque::new();
+            let mut checked_space = false;
+            for (index, layer) in layers.iter().enumerate() {
+                while ahead.len() < WINDOW
+                    && let Some(next) = layers.get(index + ahead.len())
+                {
+                    let slot = work.claim(scope, next, open)?;
+                    if matches!(slot, Slot::ToMake(..)) && !checked_space {
+                        let rest = layers[index + ahead.len()..].iter();
+                        store.check_free(rest.map(|layer| layer.blob.size).sum())?;
+                        checked_space = true;
+                    }
+                    ahead.push_back(slot);
                 }
-                ahead.push_back(slot);
-            }
-            let context = || format!("layer {}", layer.blob.digest);
-            match ahead.pop_front() {
-                Some(Slot::Held(held)) => work.unpacked.held.push(held),
-                Some(Slot::ToMake(to_make, decoding)) => {
-                    work.make(layer, to_make, decoding).with_context(context)?;
+                let context = || format!("layer {}", layer.blob.digest);
+                match ahead.pop_front() {
+                    Some(Slot::Held(held)) => work.unpacked.held.push(held),
+                    Some(Slot::ToMake(to_make, decoding)) => {
+                        work.make(layer, to_make, decoding).with_context(context)?;
+                    }
+                    None => {}
                 }
-                None => {}
             }
-        }
-        work.record_last()?;
-        Ok(work.unpacked)
-    })
+            work.record_last()
+        })?;
+        Ok(self.unpacked)
+    }
 }
 
 /// A layer whose turn comes.
@@ -121,9 +124,38 @@ struct Work<'a> {
     store: &'a Store,
     budgets: &'a Budgets,
     progress: &'a dyn Progress,
+    in_hand: &'a Mutex<InHand<'a>>,
+    unpacked: Unpacked,
+}
+
+/// What is not in the store yet.
+#[derive(Default)]
+struct InHand<'a> {
+    /// The layer that is being unpacked.
+    draft: Option<Digest>,
     /// The layer below, complete but not known to be on disk.
     settled: Option<(Settled<'a>, LayerRecord)>,
-    unpacked: Unpacked,
+}
+
+impl InHand<'_> {
+    /// Records what is complete and removes what is not.
+    fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
+        if let Some((settled, record)) = self.settled.take() {
+            store.sync()?;
+            let blob = record.blob.clone();
+            settled.record(record)?;
+            store.remove_partial(&blob)?;
+        }
+        if let Some(chain_id) = self.draft.take() {
+            store.abandon_draft(&chain_id)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whoever panicked left nothing half done in it.
+fn lock<'m, 'a>(in_hand: &'m Mutex<InHand<'a>>) -> MutexGuard<'m, InHand<'a>> {
+    in_hand.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'a> Work<'a> {
@@ -132,7 +164,7 @@ impl<'a> Work<'a> {
         &self,
         scope: &'scope Scope<'scope, '_>,
         layer: &Layer,
-        open: &dyn Fn(&Layer) -> OpenBlob<'static>,
+        open: &Open<'_>,
     ) -> anyhow::Result<Slot<'scope>>
     where
         'a: 'scope,
@@ -153,7 +185,7 @@ impl<'a> Work<'a> {
         let bytes = layer.blob.size;
         progress.layer(&digest, LayerEvent::Begin { bytes });
         let fetched = move |bytes| progress.layer(&digest, LayerEvent::Advance { bytes });
-        let decoding = unpack::decode(scope, expected, self.budgets, open(layer), fetched);
+        let decoding = unpack::decode(scope, expected, self.budgets, open(layer)?, fetched);
         Ok(Slot::ToMake(to_make, decoding))
     }
 
@@ -164,6 +196,7 @@ impl<'a> Work<'a> {
         to_make: ToMake,
         decoding: Decoding<'_>,
     ) -> anyhow::Result<()> {
+        lock(self.in_hand).draft = Some(layer.chain_id.clone());
         let draft = self.store.begin_layer(to_make, layer.parent.as_ref())?;
         // The snapshot that this began with has put the layer below on disk.
         self.record_settled()?;
@@ -171,6 +204,7 @@ impl<'a> Work<'a> {
         let progress = self.progress;
         let mut warn = |text: String| progress.warn(&format!("layer {digest}: {text}"));
         let applied = decoding.apply(draft.root()?, self.budgets, &mut warn)?;
+        let mut in_hand = lock(self.in_hand);
         let settled = draft.settle()?;
         let record = LayerRecord {
             chain_id: layer.chain_id.clone(),
@@ -181,22 +215,28 @@ impl<'a> Work<'a> {
             bytes: applied.bytes,
             created: now(),
         };
-        self.settled = Some((settled, record));
+        in_hand.draft = None;
+        in_hand.settled = Some((settled, record));
+        drop(in_hand);
         self.unpacked.fetched += 1;
         progress.layer(digest, LayerEvent::Done);
         Ok(())
     }
 
     fn record_settled(&mut self) -> anyhow::Result<()> {
-        if let Some((settled, record)) = self.settled.take() {
+        let mut in_hand = lock(self.in_hand);
+        if let Some((settled, record)) = in_hand.settled.take() {
+            let blob = record.blob.clone();
             self.unpacked.held.push(settled.record(record)?);
+            self.store.remove_partial(&blob)?;
         }
         Ok(())
     }
 
     /// Records the topmost layer, which no snapshot has put on disk.
     fn record_last(&mut self) -> anyhow::Result<()> {
-        if self.settled.is_some() {
+        let is_settled = lock(self.in_hand).settled.is_some();
+        if is_settled {
             self.store.sync()?;
         }
         self.record_settled()

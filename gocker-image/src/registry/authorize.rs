@@ -11,7 +11,6 @@ use super::bearer::{Authorization, TokenRequest, check_realm};
 use super::credentials::Credential;
 use super::endpoint::Endpoint;
 use super::{Inner, RegistryError};
-use crate::reference::Reference;
 
 /// An authorization, and what it takes to renew it.
 #[derive(Clone)]
@@ -22,21 +21,51 @@ pub(super) struct Granted {
     pub(super) with_credentials: bool,
 }
 
+/// What is to be done at an endpoint.
+#[derive(Clone, Copy)]
+pub(super) struct Access<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) scope: Scope<'a>,
+}
+
+/// What a token is to allow, where the registry does not say it itself.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    /// To read the repository.
+    Pull,
+    /// To write to the repository, and to read another one that blobs are taken from.
+    Push(Option<&'a str>),
+    /// Nothing but to be known.
+    Login,
+}
+
+impl Access<'_> {
+    fn scopes(&self) -> Vec<String> {
+        let repository = self.endpoint.repository();
+        match self.scope {
+            Scope::Pull => vec![format!("repository:{repository}:pull")],
+            Scope::Push(from) => {
+                let mut scopes = vec![format!("repository:{repository}:pull,push")];
+                scopes.extend(from.map(|from| format!("repository:{from}:pull")));
+                scopes
+            }
+            Scope::Login => Vec::new(),
+        }
+    }
+
+    fn key(&self) -> String {
+        format!("{} {}", self.endpoint.base(), self.scopes().join(" "))
+    }
+}
+
 impl Inner {
-    /// What was granted for this repository, renewed if it has run out.
-    pub(super) fn current(
-        &self,
-        reference: &Reference,
-        endpoint: &Endpoint,
-    ) -> Result<Option<Granted>, RegistryError> {
-        let known = self.lock().get(&key(reference)).cloned();
+    /// What was granted for this access, renewed if it has run out.
+    pub(super) fn current(&self, access: Access<'_>) -> Result<Option<Granted>, RegistryError> {
+        let known = self.lock().get(&access.key()).cloned();
         match known {
-            Some(old) if old.authorization.is_expired() => self.authorize(
-                reference,
-                endpoint,
-                std::slice::from_ref(&old.challenge),
-                Some(&old),
-            ),
+            Some(old) if old.authorization.is_expired() => {
+                self.authorize(access, std::slice::from_ref(&old.challenge), Some(&old))
+            }
             other => Ok(other),
         }
     }
@@ -45,33 +74,25 @@ impl Inner {
     /// credentials, and there are none.
     pub(super) fn authorize(
         &self,
-        reference: &Reference,
-        endpoint: &Endpoint,
+        access: Access<'_>,
         challenges: &[Challenge],
         rejected: Option<&Granted>,
     ) -> Result<Option<Granted>, RegistryError> {
         // held while the token is fetched, so that threads which were refused
         // together fetch one token
         let mut authorizations = self.lock();
-        if let Some(other) = authorizations.get(&key(reference))
+        if let Some(other) = authorizations.get(&access.key())
             && rejected.is_none_or(|old| old.authorization.header != other.authorization.header)
             && !other.authorization.is_expired()
         {
             return Ok(Some(other.clone()));
         }
-        let registry = reference.registry();
-        let credential = self.config.auth_files.find(reference).map_err(|source| {
-            RegistryError::Credentials {
-                registry: registry.to_owned(),
-                source,
-            }
-        })?;
+        let registry = access.endpoint.registry();
+        let credential = self.credential(access.endpoint)?;
         let of_scheme = |scheme| challenges.iter().find(|one| one.scheme == scheme);
         let (challenge, authorization) = if let Some(challenge) = of_scheme("bearer") {
-            (
-                challenge,
-                self.token(reference, endpoint, challenge, credential.as_ref())?,
-            )
+            let token = self.token(access, challenge, credential.as_ref())?;
+            (challenge, token)
         } else if let Some(challenge) = of_scheme("basic") {
             let Some(Credential::Password { user, password }) = &credential else {
                 return Ok(None);
@@ -94,31 +115,48 @@ impl Inner {
             challenge: challenge.clone(),
             with_credentials,
         };
-        authorizations.insert(key(reference), granted.clone());
+        authorizations.insert(access.key(), granted.clone());
         Ok(Some(granted))
+    }
+
+    /// The credential for an endpoint: the one that the user gave for its registry, or a kept one.
+    fn credential(&self, endpoint: &Endpoint) -> Result<Option<Credential>, RegistryError> {
+        let (registry, repository) = (endpoint.registry(), endpoint.repository());
+        if let Some((given_for, credential)) = &self.config.credential
+            && given_for == registry
+        {
+            return Ok(Some(credential.clone()));
+        }
+        let helpers = self.settings.credential_helpers();
+        let found = self.config.auth_files.find(registry, repository, helpers);
+        found.map_err(|source| RegistryError::Credentials {
+            registry: registry.to_owned(),
+            source,
+        })
     }
 
     fn token(
         &self,
-        reference: &Reference,
-        endpoint: &Endpoint,
+        access: Access<'_>,
         challenge: &Challenge,
         credential: Option<&Credential>,
     ) -> Result<Authorization, RegistryError> {
-        let registry = reference.registry();
-        let realm = check_realm(challenge, registry, endpoint.base())?;
-        let default_scope = format!("repository:{}:pull", reference.repository());
-        let scope = challenge
+        let registry = access.endpoint.registry();
+        let realm = check_realm(challenge, registry, access.endpoint.base())?;
+        let mut scopes = access.scopes();
+        let asked = challenge
             .get("scope")
             .filter(|scope| !scope.trim().is_empty());
+        if let Some(asked) = asked
+            && !matches!(access.scope, Scope::Push(Some(_)))
+        {
+            scopes = asked.split_ascii_whitespace().map(str::to_owned).collect();
+        }
         let request = TokenRequest {
-            http: self.transport.http(&realm)?,
+            http: self.transport.http(access.endpoint, &realm)?,
             realm,
             service: challenge.get("service"),
-            scopes: scope
-                .unwrap_or(&default_scope)
-                .split_ascii_whitespace()
-                .collect(),
+            scopes,
             credential,
         };
         self.retry
@@ -129,18 +167,11 @@ impl Inner {
             })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), Granted>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Granted>> {
         self.authorizations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn key(reference: &Reference) -> (String, String) {
-    (
-        reference.registry().to_owned(),
-        reference.repository().to_owned(),
-    )
 }
 
 /// All challenges of an answer.

@@ -57,10 +57,10 @@ impl Authorization {
 
 /// A question for a token, with everything that it needs.
 pub(super) struct TokenRequest<'a> {
-    pub(super) http: &'a Http,
+    pub(super) http: Http,
     pub(super) realm: Url,
     pub(super) service: Option<&'a str>,
-    pub(super) scopes: Vec<&'a str>,
+    pub(super) scopes: Vec<String>,
     pub(super) credential: Option<&'a Credential>,
 }
 
@@ -143,7 +143,9 @@ impl TokenRequest<'_> {
             pairs.append_pair("grant_type", grant);
             pairs.append_pair("service", self.service.unwrap_or_default());
             pairs.append_pair("client_id", CLIENT_ID);
-            pairs.append_pair("scope", &self.scopes.join(" "));
+            if !self.scopes.is_empty() {
+                pairs.append_pair("scope", &self.scopes.join(" "));
+            }
             match user {
                 Some(user) => pairs
                     .append_pair("username", user)
@@ -165,7 +167,7 @@ impl TokenRequest<'_> {
         let path = self.realm.path().to_owned();
         let broken = |error: &(dyn std::error::Error + 'static)| RegistryError::Transport {
             method,
-            url: super::without_query(&self.realm),
+            url: super::request::without_query(&self.realm),
             reason: TransportReason::of(error),
         };
         let response = request
@@ -173,7 +175,7 @@ impl TokenRequest<'_> {
             .send()
             .map_err(|e| broken(&e))?;
         let status = response.status();
-        let retry_after = super::retry_after(&response);
+        let retry_after = super::request::retry_after(&response);
         let mut body = Vec::new();
         response
             .take(ANSWER_LIMIT + 1)

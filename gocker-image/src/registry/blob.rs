@@ -1,20 +1,33 @@
 //! Blobs, read as a stream that survives broken connections and is verified.
 
 use std::io::{self, Cursor, Read};
+use std::time::Duration;
 
 use reqwest::blocking::Response;
 use reqwest::header::{CONTENT_RANGE, TRANSFER_ENCODING};
 use reqwest::{StatusCode, Url, Version};
 
+use super::Client;
 use super::error::{RegistryError, TransportReason};
+use super::request::content_length;
+use super::retry::{chance, spread};
 use super::transport::{Get, broken};
-use super::{Client, content_length};
 use crate::digest::{VerifyError, VerifyReader};
 use crate::image::Descriptor;
 use crate::reference::Reference;
 
-/// How often one blob may be taken up again in all, progress or not.
-const MOST_RESUMES: u32 = 50;
+/// How often one blob may be taken up again in all, however much came each time.
+const MOST_RESUMES: u32 = 1000;
+/// The pause after a connection that brought something before it broke.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What is here of a blob already: its first bytes, which are verified with the rest.
+pub struct Kept {
+    /// How many there are.
+    pub bytes: u64,
+    /// Reads them.
+    pub reader: Box<dyn Read + Send>,
+}
 
 /// A blob's bytes. Its errors hold a [`RegistryError`]; the last bytes come
 /// only if size and digest are right.
@@ -25,6 +38,7 @@ pub struct BlobReader {
 enum Source {
     Embedded(Cursor<Vec<u8>>),
     Network(Box<ResumingBody>),
+    Resumed(io::Take<Box<dyn Read + Send>>, Box<ResumingBody>),
 }
 
 impl BlobReader {
@@ -32,6 +46,7 @@ impl BlobReader {
         client: Client,
         reference: Reference,
         descriptor: Descriptor,
+        kept: Option<Kept>,
     ) -> Result<Self, RegistryError> {
         let (digest, size) = (descriptor.digest.clone(), descriptor.size);
         let path = format!("blobs/{digest}");
@@ -43,19 +58,26 @@ impl BlobReader {
         let source = match embedded {
             Some(bytes) => Source::Embedded(Cursor::new(bytes)),
             None => {
+                let kept = kept.filter(|kept| kept.bytes > 0 && kept.bytes <= size);
                 let mut body = ResumingBody {
                     client,
                     reference,
                     descriptor,
                     path,
                     response: None,
-                    position: 0,
+                    position: kept.as_ref().map_or(0, |kept| kept.bytes),
                     failures: 0,
                     resumes: 0,
+                    moved: false,
                 };
-                let retry = body.client.inner.retry.clone();
-                retry.run(|| body.connect())?;
-                Source::Network(Box::new(body))
+                if size == 0 || body.position < size {
+                    let retry = body.client.inner.retry.clone();
+                    retry.run(|| body.connect())?;
+                }
+                match kept {
+                    None => Source::Network(Box::new(body)),
+                    Some(kept) => Source::Resumed(kept.reader.take(kept.bytes), Box::new(body)),
+                }
             }
         };
         Ok(Self {
@@ -75,6 +97,11 @@ impl Read for Source {
         match self {
             Self::Embedded(bytes) => bytes.read(buf),
             Self::Network(body) => body.read(buf),
+            Self::Resumed(kept, body) => match kept.read(buf)? {
+                0 if kept.limit() > 0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                0 => body.read(buf),
+                count => Ok(count),
+            },
         }
     }
 }
@@ -109,6 +136,8 @@ struct ResumingBody {
     /// Breaks since the last progress.
     failures: u32,
     resumes: u32,
+    /// Whether this connection has brought anything.
+    moved: bool,
 }
 
 impl ResumingBody {
@@ -162,7 +191,7 @@ impl ResumingBody {
         if begin == Some(self.position) {
             return Ok(());
         }
-        let url = super::without_query(response.url());
+        let url = super::request::without_query(response.url());
         let reason = TransportReason::Text(format!(
             "asked for the bytes from {} on, got {range:?}",
             self.position
@@ -175,7 +204,7 @@ impl ResumingBody {
     }
 
     fn closed(&self, url: &Url) -> RegistryError {
-        let (url, reason) = (super::without_query(url), TransportReason::Closed);
+        let (url, reason) = (super::request::without_query(url), TransportReason::Closed);
         RegistryError::Transport {
             method: "GET",
             url,
@@ -191,10 +220,13 @@ impl ResumingBody {
             self.failures += 1;
             self.resumes += 1;
             let pause = self.client.inner.retry.pause(self.failures, &error);
-            let Some(pause) = pause.filter(|_| self.resumes <= MOST_RESUMES) else {
+            let Some(mut pause) = pause.filter(|_| self.resumes <= MOST_RESUMES) else {
                 return Err(error);
             };
-            std::thread::sleep(pause);
+            if std::mem::take(&mut self.moved) {
+                pause = SHORT_PAUSE;
+            }
+            std::thread::sleep(spread(pause, chance()));
             match self.connect() {
                 Ok(()) => return Ok(()),
                 Err(next) => error = next,
@@ -210,12 +242,15 @@ impl Read for ResumingBody {
         }
         loop {
             let Some(response) = &mut self.response else {
+                if self.position >= self.descriptor.size {
+                    return Ok(0);
+                }
                 return Err(io::Error::other("read on after an error"));
             };
             let error = match response.read(buf) {
                 Ok(count) if count > 0 => {
                     self.position += count as u64;
-                    self.failures = 0;
+                    (self.failures, self.moved) = (0, true);
                     return Ok(count);
                 }
                 // all is here; how the connection ends does not matter

@@ -1,54 +1,183 @@
-//! Where a registry's interface is, and which hosts are close to us.
+//! Where a repository's interface is, and which hosts are close to us.
 
 use std::net::IpAddr;
 
 use reqwest::Url;
+use reqwest::header::HeaderMap;
 
-use crate::reference::{DEFAULT_REGISTRY, Reference};
+use super::settings::Tls;
+use crate::reference::DEFAULT_REGISTRY;
 
-/// The scheme and host of a registry's interface.
+/// A repository at a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// `host[:port]`.
+    pub(super) registry: String,
+    /// The path within it.
+    pub(super) repository: String,
+    /// What the user says of TLS, if anything.
+    pub(super) insecure: Option<bool>,
+}
+
+/// What is asked of a mirror.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Serves {
+    /// Whatever it has.
+    All,
+    /// What is named by its digest.
+    Digests,
+    /// What is named by a tag, and then its blobs.
+    Tags,
+    /// Nothing that is pulled.
+    Nothing,
+}
+
+impl Serves {
+    /// What both allow.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::All, other) | (other, Self::All) => other,
+            (one, other) if one == other => one,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// What an endpoint is among those of a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The last word.
+    Registry,
+    /// Asked first; whatever it does not answer is asked of the next.
+    Mirror,
+    /// May speak http instead of https, by the user's word; then the next does.
+    Guess,
+}
+
+/// A repository's interface at one address.
+#[derive(Clone, Debug)]
 pub(super) struct Endpoint {
-    base: Url,
+    /// `https://host/v2/`.
+    api: Url,
+    /// What the repository is called there.
+    repository: String,
+    /// What credentials are kept under: `host[:port]`.
+    registry: String,
+    pub(super) role: Role,
+    serves: Serves,
+    pub(super) tls: Tls,
+    /// Header fields that the user wants to be sent to it.
+    pub(super) headers: HeaderMap,
+    /// The registry that it stands for, told in the query as containerd does.
+    stands_for: Option<String>,
 }
 
 impl Endpoint {
-    /// The interface of `reference`'s registry: https, but http for a registry
-    /// on loopback and for one that the user listed in `insecure`. Never both
-    /// in turn.
-    pub(super) fn of(reference: &Reference, insecure: &[String]) -> Option<Self> {
-        let registry = reference.registry();
-        let host = if registry == DEFAULT_REGISTRY {
-            "registry-1.docker.io"
-        } else {
-            registry
-        };
-        let base = Url::parse(&format!("https://{host}/")).ok()?;
-        let is_listed = insecure
-            .iter()
-            .any(|entry| entry == registry || entry == host);
-        if !is_listed && closeness(&base) != Closeness::Loopback {
-            return Some(Self { base });
+    /// `place` at the address `api`, which ends in a slash.
+    pub(super) fn new(api: Url, place: &Place, role: Role) -> Self {
+        Self {
+            api,
+            repository: place.repository.clone(),
+            registry: place.registry.clone(),
+            role,
+            serves: Serves::All,
+            tls: Tls::default(),
+            headers: HeaderMap::new(),
+            stands_for: None,
         }
-        let base = Url::parse(&format!("http://{host}/")).ok()?;
-        Some(Self { base })
+    }
+
+    pub(super) fn serving(self, serves: Serves) -> Self {
+        Self { serves, ..self }
+    }
+
+    pub(super) fn with_tls(self, tls: Tls) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same at a host that is not the registry's own: credentials are those of that host.
+    pub(super) fn of_another_host(self) -> Self {
+        let port = self.api.port().map(|port| format!(":{port}"));
+        let host = self.api.host_str().unwrap_or_default();
+        Self {
+            registry: format!("{host}{}", port.unwrap_or_default()),
+            stands_for: Some(self.registry),
+            ..self
+        }
     }
 
     /// The address of `path` below `/v2/REPOSITORY/`.
-    pub(super) fn url(&self, reference: &Reference, path: &str) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(&format!("/v2/{}/{path}", reference.repository()));
+    pub(super) fn url(&self, path: &str) -> Url {
+        self.api_url(&format!("{}/{path}", self.repository))
+    }
+
+    /// The address of `path` below `/v2/`.
+    pub(super) fn api_url(&self, path: &str) -> Url {
+        let mut url = self.api.clone();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        url.set_path(&format!("{}{path}", self.api.path()));
+        if !query.is_empty() {
+            url.set_query(Some(query));
+        }
+        if let Some(registry) = &self.stands_for {
+            url.query_pairs_mut().append_pair("ns", registry);
+        }
         url
+    }
+
+    /// Whether it is to be asked for what is named by a digest, or by a tag.
+    pub(super) fn serves(&self, named: Named) -> bool {
+        match (self.serves, named) {
+            (Serves::All, _)
+            | (Serves::Digests, Named::Digest | Named::Blob)
+            | (Serves::Tags, Named::Tag | Named::Blob) => true,
+            (Serves::Nothing | Serves::Digests | Serves::Tags, _) => false,
+        }
     }
 
     /// The registry's own address, to compare others with.
     pub(super) fn base(&self) -> &Url {
-        &self.base
+        &self.api
+    }
+
+    /// `host[:port]`, as users write it.
+    pub(super) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// What the repository is called there.
+    pub(super) fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// `scheme://host[:port]`, which tells endpoints apart.
+    pub(super) fn origin(&self) -> String {
+        self.api.origin().ascii_serialization()
+    }
+}
+
+/// How something is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// A manifest by its tag.
+    Tag,
+    /// A manifest by its digest.
+    Digest,
+    /// A blob.
+    Blob,
+}
+
+/// The host whose interface `registry` has.
+pub(super) fn api_host(registry: &str) -> &str {
+    if registry == DEFAULT_REGISTRY {
+        "registry-1.docker.io"
+    } else {
+        registry
     }
 }
 
 /// How far a host is, as far as its address shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Closeness {
     /// This machine.
     Loopback,
@@ -104,29 +233,6 @@ pub(super) fn closeness(url: &Url) -> Closeness {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn http_is_for_loopback_and_listed_registries() {
-        let cases = [
-            ("alpine", "https://registry-1.docker.io/v2/library/alpine/x"),
-            ("a.io/b", "https://a.io/v2/b/x"),
-            ("localhost/b", "http://localhost/v2/b/x"),
-            ("localhost:5000/b", "http://localhost:5000/v2/b/x"),
-            ("127.0.0.1:5000/b", "http://127.0.0.1:5000/v2/b/x"),
-            ("127.9.0.1/b", "http://127.9.0.1/v2/b/x"),
-            ("[::1]:5000/b", "http://[::1]:5000/v2/b/x"),
-            ("127.0.0.1.evil.io/b", "https://127.0.0.1.evil.io/v2/b/x"),
-            ("localhost.evil.io/b", "https://localhost.evil.io/v2/b/x"),
-            ("10.0.0.1:5000/b", "https://10.0.0.1:5000/v2/b/x"),
-            ("listed.io:80/b", "http://listed.io/v2/b/x"),
-            ("listed.io/b", "https://listed.io/v2/b/x"),
-        ];
-        for (text, expected) in cases {
-            let reference = text.parse().unwrap();
-            let endpoint = Endpoint::of(&reference, &["listed.io:80".to_owned()]).unwrap();
-            assert_eq!(endpoint.url(&reference, "x").as_str(), expected, "{text}");
-        }
-    }
 
     #[test]
     fn closeness_is_judged_by_name_and_address() {

@@ -3,12 +3,15 @@
 //! Spec: distribution-spec spec.md#error-codes
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::image::ImageError;
+
+pub use super::reason::TransportReason;
 
 /// An error of a request to a registry.
 #[derive(Debug, thiserror::Error)]
@@ -146,9 +149,41 @@ pub enum RegistryError {
         /// What is wrong with them.
         source: super::credentials::CredentialsError,
     },
+    /// How registries are reached is said in a way that cannot be followed.
+    #[error(transparent)]
+    Settings(#[from] super::settings::SettingsError),
     /// The registry's name makes no address.
     #[error("{0:?} is not the address of a registry")]
     Address(String),
+    /// A list of tags is not one.
+    #[error("{path}: {reason}")]
+    Tags {
+        /// The path of the request.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A registry does not take an upload as it should.
+    #[error("{method} {path}: {reason}")]
+    Upload {
+        /// `POST`, ….
+        method: &'static str,
+        /// The path of the request.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file with a certificate holds none.
+    #[error("{0:?} holds no certificate, or no key for it, in PEM")]
+    Certificate(PathBuf),
+    /// The registry failed, and the mirrors before it.
+    #[error("{source}; before it {}", told(passed))]
+    Mirrors {
+        /// The mirrors, and what became of each.
+        passed: Vec<(String, RegistryError)>,
+        /// What the registry itself said.
+        source: Box<RegistryError>,
+    },
     /// The body of an answer cannot be read.
     #[error("read the answer")]
     Body(#[source] std::io::Error),
@@ -157,7 +192,76 @@ pub enum RegistryError {
     Setup(TransportReason),
 }
 
+/// The failures of mirrors in one line.
+fn told(passed: &[(String, RegistryError)]) -> String {
+    let mut texts = Vec::new();
+    for (mirror, error) in passed {
+        let cause = std::error::Error::source(error);
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        texts.push(format!("mirror {mirror:?}: {error}{cause}"));
+    }
+    texts.join("; ")
+}
+
 impl RegistryError {
+    /// The error together with those of the mirrors that were asked before.
+    pub(super) fn after(self, passed: Vec<(String, Self)>) -> Self {
+        if passed.is_empty() {
+            return self;
+        }
+        let source = Box::new(self);
+        Self::Mirrors { passed, source }
+    }
+
+    /// Whether another endpoint may do better: always, but where going on would hide that
+    /// something is wrong here.
+    pub(super) fn falls_through(&self) -> bool {
+        match self {
+            Self::Transport { .. }
+            | Self::Status { .. }
+            | Self::Unauthorized { .. }
+            | Self::Challenge { .. }
+            | Self::Realm { .. }
+            | Self::TokenAnswer(_)
+            | Self::NoToken
+            | Self::Redirect { .. } => true,
+            Self::Token { source, .. } => source.falls_through(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is the network or the registry that failed, not the content that is wrong.
+    #[must_use]
+    pub fn is_of_the_network(&self) -> bool {
+        match self {
+            Self::Transport { .. }
+            | Self::Status { .. }
+            | Self::Unauthorized { .. }
+            | Self::Token { .. } => true,
+            Self::Mirrors { source, .. } => source.is_of_the_network(),
+            _ => false,
+        }
+    }
+
+    /// Whether there is no such thing at the registry.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::Status { answer, .. } => answer.status == 404,
+            Self::Mirrors { source, .. } => source.is_not_found(),
+            _ => false,
+        }
+    }
+
+    /// Whether the endpoint is not worth another request.
+    pub(super) fn is_of_the_dead(&self) -> bool {
+        match self {
+            Self::Transport { .. } => true,
+            Self::Status { answer, .. } => answer.status >= 500 || answer.status == 429,
+            _ => false,
+        }
+    }
+
     /// The usual cause and its remedy, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -180,7 +284,19 @@ impl RegistryError {
                  $REGISTRY_AUTH_FILE, ~/.config/containers/auth.json and ~/.docker/config.json"
                     .to_owned(),
             ),
-            Self::Token { source, .. } => source.hint(),
+            Self::Transport {
+                reason: TransportReason::Certificate(_),
+                url,
+                ..
+            } => {
+                let host = url.split('/').nth(2).unwrap_or(url);
+                Some(format!(
+                    "put the certificate of the authority that vouches for it in \
+                     /etc/containers/certs.d/{host}/ca.crt"
+                ))
+            }
+            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.hint(),
+            Self::Settings(error) => error.hint(),
             _ => None,
         }
     }
@@ -189,7 +305,7 @@ impl RegistryError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { answer, .. } => answer.retry_after,
-            Self::Token { source, .. } => source.retry_after(),
+            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.retry_after(),
             _ => None,
         }
     }
@@ -197,7 +313,11 @@ impl RegistryError {
     /// Whether nobody listens there: rarely a matter of waiting.
     pub(super) fn is_refused(&self) -> bool {
         let refused = TransportReason::Errno(nix::errno::Errno::ECONNREFUSED);
-        matches!(self, Self::Transport { reason, .. } if *reason == refused)
+        match self {
+            Self::Transport { reason, .. } => *reason == refused,
+            Self::Mirrors { source, .. } => source.is_refused(),
+            _ => false,
+        }
     }
 
     /// Whether the same request may succeed if it is sent again.
@@ -205,7 +325,7 @@ impl RegistryError {
         match self {
             Self::Transport { reason, .. } => reason.is_transient(),
             Self::Status { answer, .. } => is_transient_status(answer.status),
-            Self::Token { source, .. } => source.is_transient(),
+            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.is_transient(),
             _ => false,
         }
     }
@@ -214,102 +334,6 @@ impl RegistryError {
 /// Overload and failures of a moment, not of the request.
 pub(super) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-/// The innermost cause of a broken request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TransportReason {
-    /// An errno of the socket.
-    Errno(nix::errno::Errno),
-    /// No answer in time.
-    TimedOut,
-    /// The name has no address.
-    Lookup,
-    /// A TLS hello was answered with something else.
-    PlainText,
-    /// The other end closed.
-    Closed,
-    /// Whatever else the client says.
-    Text(String),
-}
-
-impl TransportReason {
-    /// Finds the cause that a user can act on in the chain of `error`.
-    pub(super) fn of(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut innermost = error.to_string();
-        let mut next = Some(error);
-        while let Some(cause) = next {
-            if let Some(reason) = known(cause) {
-                return reason;
-            }
-            innermost = cause.to_string();
-            next = match cause
-                .downcast_ref::<std::io::Error>()
-                .and_then(std::io::Error::get_ref)
-            {
-                Some(inner) => Some(inner),
-                None => cause.source(),
-            };
-        }
-        Self::Text(printable(&innermost))
-    }
-
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::PlainText | Self::Lookup | Self::Text(_) => false,
-            Self::Errno(_) | Self::TimedOut | Self::Closed => true,
-        }
-    }
-}
-
-fn known(cause: &(dyn std::error::Error + 'static)) -> Option<TransportReason> {
-    if let Some(error) = cause.downcast_ref::<reqwest::Error>()
-        && error.is_timeout()
-    {
-        return Some(TransportReason::TimedOut);
-    }
-    if let Some(error) = cause.downcast_ref::<rustls::Error>()
-        && matches!(error, rustls::Error::InvalidMessage(_))
-    {
-        return Some(TransportReason::PlainText);
-    }
-    if let Some(error) = cause.downcast_ref::<std::io::Error>() {
-        if let Some(errno) = error.raw_os_error() {
-            return Some(TransportReason::Errno(nix::errno::Errno::from_raw(errno)));
-        }
-        match error.kind() {
-            std::io::ErrorKind::TimedOut => return Some(TransportReason::TimedOut),
-            std::io::ErrorKind::UnexpectedEof => return Some(TransportReason::Closed),
-            _ => {}
-        }
-    }
-    let text = cause.to_string();
-    if text.contains("failed to lookup address") {
-        return Some(TransportReason::Lookup);
-    }
-    let closed = [
-        "connection closed before message completed",
-        "end of file before message",
-    ];
-    closed
-        .iter()
-        .any(|known| text.contains(known))
-        .then_some(TransportReason::Closed)
-}
-
-impl fmt::Display for TransportReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Errno(errno) => {
-                write!(f, "{} ({errno:?})", errno.desc().to_ascii_lowercase())
-            }
-            Self::TimedOut => f.write_str("no answer in time"),
-            Self::Lookup => f.write_str("the host name has no address, or no name server answers"),
-            Self::PlainText => f.write_str("the answer is not TLS"),
-            Self::Closed => f.write_str("the connection was closed before the answer was complete"),
-            Self::Text(text) => f.write_str(text),
-        }
-    }
 }
 
 /// What came with a status that is no success.

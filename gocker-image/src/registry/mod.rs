@@ -4,6 +4,10 @@
 //! ```text
 //! GET /v2/REPOSITORY/manifests/TAG|DIGEST   resolve, manifest
 //! GET /v2/REPOSITORY/blobs/DIGEST           blob, blob_bytes
+//! GET /v2/REPOSITORY/tags/list              tags
+//! POST, PATCH, PUT /v2/REPOSITORY/…         push
+//! GET /v2/                                  login
+//!   mirrors before the registry itself                       settings, endpoint
 //!   401  -> a token by its challenge, then once more         auth, authorize, bearer
 //!   3xx  -> followed without credentials                     transport
 //!   429, 5xx, a broken connection -> again after a pause     retry
@@ -18,36 +22,41 @@ mod blob;
 mod credentials;
 mod endpoint;
 mod error;
+mod login;
+mod push;
+mod reason;
+mod request;
 mod retry;
+mod settings;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod transport;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use reqwest::blocking::Response;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
+use reqwest::header::CONTENT_TYPE;
 
-pub use blob::BlobReader;
+pub use blob::{BlobReader, Kept};
 pub use credentials::{AuthFiles, Credential, CredentialsError};
 pub use error::{ErrorDetail, RegistryError, StatusAnswer, TransportReason};
+pub use push::{OpenContent, Upload};
+pub use settings::{SettingsError, SettingsPaths};
 
 use crate::digest::{Algorithm, Digest, VerifyReader};
 use crate::image::{Descriptor, Document, media_type};
 use crate::reference::Reference;
 use authorize::Granted;
-use endpoint::Endpoint;
+use endpoint::{Endpoint, Named};
 use retry::RetryPolicy;
+use settings::Settings;
 use transport::{Get, Transport};
 
 /// The most bytes that a manifest, an index or a config may have.
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
-/// The most bytes of an error's body that are read.
-const ERROR_BODY_LIMIT: u64 = 64 << 10;
 
 /// How registries are reached.
 #[derive(Clone, Debug)]
@@ -57,6 +66,10 @@ pub struct ClientConfig {
     pub insecure_registries: Vec<String>,
     /// Where credentials are looked for.
     pub auth_files: AuthFiles,
+    /// A credential that the user gave, and the registry that it is for.
+    pub credential: Option<(String, Credential)>,
+    /// Where mirrors, certificates and the like are looked for.
+    pub settings: SettingsPaths,
     /// How long a connection may take to come about.
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
@@ -68,6 +81,8 @@ impl Default for ClientConfig {
         Self {
             insecure_registries: Vec::new(),
             auth_files: AuthFiles::from_environment(),
+            credential: None,
+            settings: SettingsPaths::from_environment(),
             connect_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
         }
@@ -82,10 +97,15 @@ pub struct Client {
 
 struct Inner {
     config: ClientConfig,
+    settings: Arc<Settings>,
     transport: Transport,
     retry: RetryPolicy,
-    /// By registry and repository.
-    authorizations: Mutex<HashMap<(String, String), Granted>>,
+    /// By endpoint and scope.
+    authorizations: Mutex<HashMap<String, Granted>>,
+    /// By the name of the repository.
+    routes: Mutex<HashMap<String, Arc<[Endpoint]>>>,
+    /// The origins of mirrors that are not asked again.
+    dead: Mutex<HashSet<String>>,
 }
 
 /// A document as the registry sent it.
@@ -117,18 +137,29 @@ impl Client {
     /// A client that has no connection yet.
     ///
     /// # Errors
-    /// If the TLS library or its root certificates are not usable.
+    /// If the user's settings cannot be followed, or the TLS library is not usable.
     pub fn new(config: ClientConfig) -> Result<Self, RegistryError> {
-        let transport = Transport::new(&config)?;
-        let (retry, authorizations) = (RetryPolicy::default(), Mutex::default());
+        let settings = Settings::load(&config.settings, &config.insecure_registries)?;
+        let settings = Arc::new(settings);
         Ok(Self {
             inner: Arc::new(Inner {
+                transport: Transport::new(&config, Arc::clone(&settings))?,
                 config,
-                transport,
-                retry,
-                authorizations,
+                settings,
+                retry: RetryPolicy::default(),
+                authorizations: Mutex::default(),
+                routes: Mutex::default(),
+                dead: Mutex::default(),
             }),
         })
+    }
+
+    /// The whole name of an image that was named without its registry, by the user's settings.
+    ///
+    /// # Errors
+    /// If it may mean several.
+    pub fn qualify(&self, reference: &Reference) -> Result<Reference, RegistryError> {
+        Ok(self.inner.settings.qualify(reference)?)
     }
 
     /// Fetches what a reference names: an index or a manifest. By tag, the
@@ -197,6 +228,15 @@ impl Client {
         Ok(fetched)
     }
 
+    /// Fetches a manifest of whatever kind, such as that of an image's signatures.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub fn raw_manifest(&self, reference: &Reference) -> Result<Vec<u8>, RegistryError> {
+        let path = format!("manifests/{}", reference.target());
+        Ok(self.document(reference, &path, DOCUMENT_LIMIT)?.bytes)
+    }
+
     /// Opens a blob. The reader goes on after a broken connection where it
     /// stood, and fails at the last byte if size or digest are wrong.
     ///
@@ -207,7 +247,20 @@ impl Client {
         reference: &Reference,
         descriptor: &Descriptor,
     ) -> Result<BlobReader, RegistryError> {
-        BlobReader::open(self.clone(), reference.clone(), descriptor.clone())
+        self.blob_from(reference, descriptor, None)
+    }
+
+    /// As [`Client::blob`], going on behind the bytes that are here already.
+    ///
+    /// # Errors
+    /// If the registry does not answer with the blob.
+    pub fn blob_from(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        kept: Option<Kept>,
+    ) -> Result<BlobReader, RegistryError> {
+        BlobReader::open(self.clone(), reference.clone(), descriptor.clone(), kept)
     }
 
     /// Fetches a small blob whole, such as a config, and verifies it.
@@ -236,8 +289,14 @@ impl Client {
         limit: u64,
     ) -> Result<Fetched, RegistryError> {
         let accept = media_type::accepted_documents();
+        let named = if path.contains(':') {
+            Named::Digest
+        } else {
+            Named::Tag
+        };
+        let get = Get::document(named, &accept);
         self.inner.retry.run(|| {
-            let response = self.inner.get(reference, path, &Get::document(&accept))?;
+            let response = self.inner.get(reference, path, &get)?;
             let url = response.url().clone();
             let content_type = response.headers().get(CONTENT_TYPE);
             let content_type = content_type
@@ -295,101 +354,4 @@ fn check_limit(descriptor: &Descriptor, limit: u64) -> Result<(), RegistryError>
         what: descriptor.digest.to_string(),
         limit,
     })
-}
-
-impl Inner {
-    /// One GET below the repository, authorized if the registry asks for it.
-    /// Answers a success, or 206 if a range was asked for.
-    fn get(
-        &self,
-        reference: &Reference,
-        path: &str,
-        get: &Get<'_>,
-    ) -> Result<Response, RegistryError> {
-        let endpoint = Endpoint::of(reference, &self.config.insecure_registries);
-        let unusable = || RegistryError::Address(reference.registry().to_owned());
-        let endpoint = endpoint.ok_or_else(unusable)?;
-        let url = endpoint.url(reference, path);
-        let mut granted = self.current(reference, &endpoint)?;
-        let mut renewed = false;
-        loop {
-            let header = granted
-                .as_ref()
-                .map(|granted| &granted.authorization.header);
-            let response = self.transport.get(&url, header, get)?;
-            if response.status().is_success() {
-                return Ok(response);
-            }
-            let with_credentials = granted
-                .as_ref()
-                .is_some_and(|granted| granted.with_credentials);
-            // whoever a redirect leads to is not asked what it wants
-            let is_own = *response.url() == url;
-            if response.status() != StatusCode::UNAUTHORIZED || renewed || !is_own {
-                return Err(refusal(&url, response, with_credentials));
-            }
-            let challenges = authorize::challenges_of(&response);
-            granted = self.authorize(reference, &endpoint, &challenges, granted.as_ref())?;
-            if granted.is_none() {
-                return Err(refusal(&url, response, with_credentials));
-            }
-            renewed = true;
-        }
-    }
-}
-
-/// The error of an answer that is no success.
-fn refusal(url: &Url, response: Response, with_credentials: bool) -> RegistryError {
-    let (status, retry_after) = (response.status(), retry_after(&response));
-    let mut body = Vec::new();
-    if response
-        .take(ERROR_BODY_LIMIT)
-        .read_to_end(&mut body)
-        .is_err()
-    {
-        // the status alone says enough
-        body.clear();
-    }
-    let answer = StatusAnswer {
-        retry_after,
-        ..StatusAnswer::parse(status.as_u16(), &body)
-    };
-    let (method, path) = ("GET", url.path().to_owned());
-    if status == StatusCode::UNAUTHORIZED {
-        RegistryError::Unauthorized {
-            method,
-            path,
-            answer,
-            with_credentials,
-        }
-    } else {
-        RegistryError::Status {
-            method,
-            path,
-            answer,
-        }
-    }
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let value = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    retry::parse_retry_after(value, time::OffsetDateTime::now_utc())
-}
-
-/// The length that an answer announces.
-fn content_length(response: &Response) -> Option<u64> {
-    response
-        .headers()
-        .get(CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-/// An address for people: queries of blob stores hold signatures.
-fn without_query(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.to_string()
 }

@@ -39,7 +39,7 @@ impl RetryPolicy {
                 Err(error) => error,
             };
             match self.pause(attempt, &error) {
-                Some(pause) => sleep(pause),
+                Some(pause) => sleep(spread(pause, chance())),
                 None => return Err(error),
             }
             attempt += 1;
@@ -63,6 +63,21 @@ impl RetryPolicy {
             None => Some(own),
         }
     }
+}
+
+/// A pause between the whole one and half as much more, so that those who failed together do not
+/// come back together. What a registry asks for is never cut short.
+pub(super) fn spread(pause: Duration, chance: u32) -> Duration {
+    pause + pause.mul_f64(f64::from(chance) / f64::from(u32::MAX) / 2.0)
+}
+
+/// A number that differs from process to process and from call to call.
+pub(super) fn chance() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    let mixed = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    u32::try_from(mixed >> 32).unwrap_or_default()
 }
 
 /// Reads Retry-After: seconds, or a date.
@@ -119,6 +134,16 @@ mod tests {
             let expected = expected.map(Duration::from_millis);
             assert_eq!(policy.pause(attempt, &error), expected, "{error} {attempt}");
         }
+    }
+
+    #[test]
+    fn pauses_are_spread_and_never_shorter() {
+        let pause = Duration::from_secs(2);
+        for (chance, expected) in [(0, 2.0), (u32::MAX / 2, 2.5), (u32::MAX, 3.0)] {
+            let spread = spread(pause, chance).as_secs_f64();
+            assert!((spread - expected).abs() < 0.001, "{chance}: {spread}");
+        }
+        assert_ne!(chance(), chance());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::{AuthFiles, Client, ClientConfig, RegistryError};
+use super::{AuthFiles, Client, ClientConfig, RegistryError, SettingsPaths};
 use crate::digest::Digest;
 use crate::image::{Descriptor, media_type};
 use crate::reference::Reference;
@@ -59,6 +59,7 @@ fn client() -> Client {
     let auth_files = AuthFiles::default();
     Client::new(ClientConfig {
         auth_files,
+        settings: SettingsPaths::default(),
         ..ClientConfig::default()
     })
     .unwrap()

@@ -1,16 +1,20 @@
 //! HTTP as registries are spoken to: no credentials behind a redirect, no way
 //! back from https to http, no decompression, no wait without end.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::Url;
-use reqwest::blocking::{Client as Http, Response};
+use reqwest::blocking::{Client as Http, ClientBuilder, Response};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use reqwest::redirect::Policy;
+use reqwest::{Certificate, Identity, Url};
 
 use super::ClientConfig;
-use super::endpoint::{Closeness, closeness};
+use super::endpoint::{Closeness, Endpoint, Named, closeness};
 use super::error::{RegistryError, TransportReason};
+use super::settings::{Settings, Tls, Trust};
+use crate::errno::CallError;
 
 const MOST_REDIRECTS: u32 = 10;
 /// Layers are big: the default window of 64 KiB would wait for each round trip.
@@ -18,14 +22,16 @@ const HTTP2_WINDOW: u32 = 4 << 20;
 
 /// What a GET asks for besides its address.
 pub(super) struct Get<'a> {
+    pub(super) named: Named,
     accept: Option<&'a str>,
     /// The first byte that is wanted.
     offset: u64,
 }
 
 impl<'a> Get<'a> {
-    pub(super) fn document(accept: &'a str) -> Self {
+    pub(super) fn document(named: Named, accept: &'a str) -> Self {
         Self {
+            named,
             accept: Some(accept),
             offset: 0,
         }
@@ -33,22 +39,26 @@ impl<'a> Get<'a> {
 
     pub(super) fn blob(offset: u64) -> Self {
         Self {
+            named: Named::Blob,
             accept: None,
             offset,
         }
     }
 }
 
-/// The HTTP clients. Each is made when it is first needed: one for hosts on
-/// loopback, which never goes through a proxy, and one for all others.
+/// The HTTP clients. Each is made when it is first needed: by the certificates that it shows and
+/// believes, and apart for hosts on loopback, which are never reached through a proxy.
 pub(super) struct Transport {
     config: ClientConfig,
-    loopback: OnceLock<Http>,
-    others: OnceLock<Http>,
+    settings: Arc<Settings>,
+    clients: Mutex<HashMap<(Tls, Closeness), Http>>,
 }
 
 impl Transport {
-    pub(super) fn new(config: &ClientConfig) -> Result<Self, RegistryError> {
+    pub(super) fn new(
+        config: &ClientConfig,
+        settings: Arc<Settings>,
+    ) -> Result<Self, RegistryError> {
         let provider = rustls::crypto::ring::default_provider();
         if rustls::crypto::CryptoProvider::get_default().is_none()
             && provider.install_default().is_err()
@@ -59,22 +69,38 @@ impl Transport {
         }
         Ok(Self {
             config: config.clone(),
-            loopback: OnceLock::new(),
-            others: OnceLock::new(),
+            settings,
+            clients: Mutex::default(),
         })
     }
 
-    /// The client that reaches the host of `url`.
-    pub(super) fn http(&self, url: &Url) -> Result<&Http, RegistryError> {
-        let is_loopback = closeness(url) == Closeness::Loopback;
-        let cell = if is_loopback {
-            &self.loopback
+    /// The client that reaches the host of `url`, which `endpoint` has led to.
+    pub(super) fn http(&self, endpoint: &Endpoint, url: &Url) -> Result<Http, RegistryError> {
+        let tls = if url.host() == endpoint.base().host() {
+            endpoint.tls.clone()
         } else {
-            &self.others
+            let port = url.port().map(|port| format!(":{port}"));
+            let host = url.host_str().unwrap_or_default();
+            let tls = self
+                .settings
+                .tls(&format!("{host}{}", port.unwrap_or_default()))?;
+            tls.unwrap_or_default()
         };
-        if let Some(http) = cell.get() {
-            return Ok(http);
+        let closeness = match closeness(url) {
+            Closeness::Loopback => Closeness::Loopback,
+            Closeness::Private | Closeness::Public => Closeness::Public,
+        };
+        let key = (tls, closeness);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(http) = clients.get(&key) {
+            return Ok(http.clone());
         }
+        let http = self.make(&key.0, closeness)?;
+        clients.insert(key, http.clone());
+        Ok(http)
+    }
+
+    fn make(&self, tls: &Tls, closeness: Closeness) -> Result<Http, RegistryError> {
         let mut builder = Http::builder()
             .user_agent(concat!("gocker-image/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
@@ -85,18 +111,19 @@ impl Transport {
             .timeout(self.config.stall_timeout)
             .http2_initial_stream_window_size(HTTP2_WINDOW)
             .http2_initial_connection_window_size(HTTP2_WINDOW * 4);
-        if is_loopback {
+        if closeness == Closeness::Loopback {
             builder = builder.no_proxy();
         }
-        let http = builder
+        with_tls(builder, tls)?
             .build()
-            .map_err(|error| RegistryError::Setup(TransportReason::of(&error)))?;
-        Ok(cell.get_or_init(|| http))
+            .map_err(|error| RegistryError::Setup(TransportReason::of(&error)))
     }
 
-    /// Sends a GET and follows redirects. The authorization goes to `url` only.
+    /// Sends a GET and follows redirects. The authorization and the user's header fields go to
+    /// `url` only.
     pub(super) fn get(
         &self,
+        endpoint: &Endpoint,
         url: &Url,
         authorization: Option<&HeaderValue>,
         get: &Get<'_>,
@@ -105,7 +132,7 @@ impl Transport {
         for hop in 0..=MOST_REDIRECTS {
             // blobs as they are: decompressed on the way they had another digest
             let mut request = self
-                .http(&target)?
+                .http(endpoint, &target)?
                 .get(target.clone())
                 .header(ACCEPT_ENCODING, "identity");
             if let Some(accept) = get.accept {
@@ -113,6 +140,9 @@ impl Transport {
             }
             if get.offset > 0 {
                 request = request.header(RANGE, format!("bytes={}-", get.offset));
+            }
+            if hop == 0 {
+                request = request.headers(endpoint.headers.clone());
             }
             if let Some(value) = authorization.filter(|_| hop == 0) {
                 request = request.header(AUTHORIZATION, value);
@@ -129,13 +159,45 @@ impl Transport {
     }
 }
 
+/// Shows and believes the certificates of `tls`, besides those that the system trusts.
+fn with_tls(mut builder: ClientBuilder, tls: &Tls) -> Result<ClientBuilder, RegistryError> {
+    let wrong = |path: &Path| RegistryError::Certificate(path.to_owned());
+    let read = |path: &Path| {
+        std::fs::read(path)
+            .map_err(|error| RegistryError::Settings(CallError::new("open", path, error).into()))
+    };
+    for path in &tls.authorities {
+        let found = Certificate::from_pem_bundle(&read(path)?).map_err(|_| wrong(path))?;
+        if found.is_empty() {
+            return Err(wrong(path));
+        }
+        builder = builder.tls_certs_merge(found);
+    }
+    if let Some((certificate, key)) = &tls.client {
+        let mut pem = read(certificate)?;
+        if let Some(key) = key {
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+        }
+        let identity = Identity::from_pem(&pem).map_err(|_| wrong(certificate))?;
+        builder = builder.identity(identity);
+    }
+    Ok(match tls.trust {
+        Trust::Verified => builder,
+        Trust::Any => builder.tls_danger_accept_invalid_certs(true),
+    })
+}
+
 /// A broken request as an error.
 pub(super) fn broken(
     method: &'static str,
     url: &Url,
     error: &(dyn std::error::Error + 'static),
 ) -> RegistryError {
-    let (url, reason) = (super::without_query(url), TransportReason::of(error));
+    let (url, reason) = (
+        super::request::without_query(url),
+        TransportReason::of(error),
+    );
     RegistryError::Transport {
         method,
         url,
@@ -143,8 +205,8 @@ pub(super) fn broken(
     }
 }
 
-fn redirect_error(url: &Url, target: &Url, reason: &'static str) -> RegistryError {
-    let (path, target) = (url.path().to_owned(), super::without_query(target));
+pub(super) fn redirect_error(url: &Url, target: &Url, reason: &'static str) -> RegistryError {
+    let (path, target) = (url.path().to_owned(), super::request::without_query(target));
     RegistryError::Redirect {
         method: "GET",
         path,
@@ -167,7 +229,7 @@ fn next_hop(first: &Url, current: &Url, response: &Response) -> Result<Url, Regi
 
 /// A registry's redirect leads to its blob store, not from https to http, and
 /// not to networks that are closer to us than the registry is.
-fn check_hop(first: &Url, current: &Url, target: &Url) -> Result<(), RegistryError> {
+pub(super) fn check_hop(first: &Url, current: &Url, target: &Url) -> Result<(), RegistryError> {
     let refuse = |reason| Err(redirect_error(first, target, reason));
     if !matches!(target.scheme(), "http" | "https") || target.host().is_none() {
         return refuse("it is no address of the web");

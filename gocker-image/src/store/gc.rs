@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::layer::layer_lock;
 use super::lock::Lock;
+use super::partial::Age;
 use super::record::{ImageRecord, LayerRecord, entries};
 use super::{BundleId, HoldKind, Store, StoreError, blob, bundle, layout};
 use crate::digest::Digest;
@@ -61,7 +62,7 @@ impl Store {
                 swept += 1;
             }
         }
-        Ok(swept + self.sweep_bundles()?)
+        Ok(swept + self.sweep_bundles()? + self.sweep_partials(Age::Expired)?)
     }
 
     fn sweep_bundles(&self) -> Result<usize, StoreError> {
@@ -104,6 +105,7 @@ impl Store {
         self.prune_images(self.images()?, &mut removed)?;
         self.prune_layers(self.layers()?, &mut removed)?;
         self.prune_blobs()?;
+        removed.leftovers += self.sweep_partials(Age::Any)?;
         self.prune_locks()?;
         Ok(removed)
     }

@@ -139,6 +139,15 @@ impl Store {
         })
     }
 
+    /// Takes the draft of `chain_id` away from under a thread of this process that works on it,
+    /// because the process is about to end.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn abandon_draft(&self, chain_id: &Digest) -> Result<(), StoreError> {
+        self.remove_layer_files(&layout::name(chain_id)).map(drop)
+    }
+
     /// Opens the root of a settled layer.
     ///
     /// # Errors

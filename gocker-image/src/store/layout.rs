@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 
 /// The directories of a store.
-pub(super) const DIRECTORIES: [&str; 6] = ["locks", "blobs", "layers", "images", "refs", "bundles"];
+pub(super) const DIRECTORIES: [&str; 7] = [
+    "locks", "blobs", "partial", "layers", "images", "refs", "bundles",
+];
 /// The file that says what version a store has.
 pub(super) const META: &str = "meta.json";
 /// What unfinished names begin with.

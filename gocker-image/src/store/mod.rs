@@ -5,6 +5,7 @@
 //!   meta.json                   version of this layout
 //!   locks/                      one file a lock (flock)
 //!   blobs/sha256/<hex>          manifests and configs, raw bytes
+//!   partial/sha256-<hex>        what a broken pull had fetched of a blob
 //!   layers/sha256-<chain>       read-only subvolume: the chain's whole root
 //!   layers/sha256-<chain>.json  its record; without one it counts for nothing
 //!   images/sha256-<manifest>.json   what an image needs
@@ -22,6 +23,7 @@ mod gc;
 mod layer;
 mod layout;
 mod lock;
+mod partial;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use gc::{Removed, Unused};
 pub use layer::{Claim, Draft, Held, Settled, ToMake};
 pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
+pub use partial::Partial;
 pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
 
 /// How often, and after which pause, free space is looked for again.

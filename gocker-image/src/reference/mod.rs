@@ -9,12 +9,18 @@
 //!
 //! Spec: distribution-spec spec.md#pulling-manifests
 
+mod grammar;
+
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, DigestError};
+pub(crate) use grammar::is_tag;
+use grammar::{looks_like_host, split_name, split_tag};
 
 /// The registry of names that do not say one.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
@@ -31,6 +37,36 @@ pub struct Reference {
     repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
+    short: Short,
+}
+
+/// The repository as it was typed, where the registry was left out. It says how
+/// a name was written, not what it names: all values are equal.
+#[derive(Clone, Debug, Default)]
+struct Short(Option<String>);
+
+impl PartialEq for Short {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Short {}
+
+impl PartialOrd for Short {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Short {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+impl Hash for Short {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl Reference {
@@ -76,6 +112,45 @@ impl Reference {
             digest: Some(digest),
             ..self.clone()
         }
+    }
+
+    /// The repository as it was typed, if no registry was.
+    #[must_use]
+    pub fn short_name(&self) -> Option<&str> {
+        self.short.0.as_deref()
+    }
+
+    /// The same tag and digest of the repository `name`.
+    ///
+    /// # Errors
+    /// If `name` is not the name of a repository.
+    pub fn renamed(&self, name: &str) -> Result<Self, ReferenceError> {
+        let mut text = name.to_owned();
+        if let Some(tag) = &self.tag {
+            text.push_str(&format!(":{tag}"));
+        }
+        if let Some(digest) = &self.digest {
+            text.push_str(&format!("@{digest}"));
+        }
+        text.parse()
+    }
+
+    /// Reads the name of a repository, which has neither a tag nor a digest.
+    ///
+    /// # Errors
+    /// If it is not one.
+    pub fn repository_of(text: &str) -> Result<Self, ReferenceError> {
+        // a tag behind a tag is part of no name
+        format!("{text}:{DEFAULT_TAG}").parse::<Self>()?;
+        text.parse()
+    }
+
+    /// The same repository by another tag.
+    ///
+    /// # Errors
+    /// If `tag` is not a tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, ReferenceError> {
+        format!("{}:{tag}", self.name()).parse()
     }
 
     /// The registry and the repository, without tag and digest.
@@ -196,11 +271,15 @@ impl FromStr for Reference {
             (None, Some(_)) => None,
             (None, None) => Some(DEFAULT_TAG.to_owned()),
         };
+        let is_short = !name
+            .split_once('/')
+            .is_some_and(|(first, _)| looks_like_host(first));
         Ok(Self {
             registry,
             repository,
             tag,
             digest,
+            short: Short(is_short.then(|| name.to_owned())),
         })
     }
 }
@@ -217,125 +296,6 @@ impl From<Reference> for String {
     fn from(reference: Reference) -> Self {
         reference.to_string()
     }
-}
-
-/// A colon after the last slash begins a tag; one before it belongs to a port.
-fn split_tag(text: &str) -> (&str, Option<&str>) {
-    match text.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') && !tag.contains(']') => (name, Some(tag)),
-        _ => (text, None),
-    }
-}
-
-/// Separates the registry from the repository and fills in the defaults.
-fn split_name(text: &str, name: &str) -> Result<(String, String), ReferenceError> {
-    let (registry, repository) = match name.split_once('/') {
-        Some((first, rest)) if looks_like_host(first) => (first, rest),
-        _ => (DEFAULT_REGISTRY, name),
-    };
-    if !is_host(registry) {
-        let host = registry.to_owned();
-        return Err(ReferenceError::Host {
-            reference: text.to_owned(),
-            host,
-        });
-    }
-    if let Some(component) = repository.split('/').find(|part| !is_component(part)) {
-        let component = component.to_owned();
-        return Err(ReferenceError::Repository {
-            reference: text.to_owned(),
-            component,
-        });
-    }
-    let registry = match registry.to_ascii_lowercase() {
-        host if host == "index.docker.io" => DEFAULT_REGISTRY.to_owned(),
-        host if registry == DEFAULT_REGISTRY || looks_like_host(&host) => host,
-        // only its capitals tell that it is a host
-        _ => registry.to_owned(),
-    };
-    let repository = if registry == DEFAULT_REGISTRY && !repository.contains('/') {
-        format!("{OFFICIAL}{repository}")
-    } else {
-        repository.to_owned()
-    };
-    if repository.len() > REPOSITORY_MAX {
-        return Err(ReferenceError::TooLong(text.to_owned()));
-    }
-    Ok((registry, repository))
-}
-
-fn looks_like_host(first: &str) -> bool {
-    first == "localhost"
-        || first.starts_with('[')
-        || first
-            .bytes()
-            .any(|byte| matches!(byte, b'.' | b':') || byte.is_ascii_uppercase())
-}
-
-/// `name`, `name:port`, `[v6]` or `[v6]:port`.
-fn is_host(text: &str) -> bool {
-    let is_port = |port: &str| {
-        !port.is_empty()
-            && port.bytes().all(|byte| byte.is_ascii_digit())
-            && port.parse::<u16>().is_ok_and(|number| number != 0)
-    };
-    if let Some(rest) = text.strip_prefix('[') {
-        let Some((address, after)) = rest.split_once(']') else {
-            return false;
-        };
-        let port_is_good = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
-        return address.parse::<std::net::Ipv6Addr>().is_ok() && port_is_good;
-    }
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (text, None),
-    };
-    let is_label = |label: &str| {
-        !label.is_empty()
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    };
-    host.len() <= 253 && host.split('.').all(is_label) && port.is_none_or(is_port)
-}
-
-/// `[a-z0-9]+((?:[._]|__|[-]+)[a-z0-9]+)*`
-fn is_component(text: &str) -> bool {
-    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let mut rest = text;
-    loop {
-        let word = rest.bytes().take_while(|byte| alphanumeric(*byte)).count();
-        rest = &rest[word..];
-        if word == 0 {
-            return false;
-        }
-        if rest.is_empty() {
-            return true;
-        }
-        let joint = rest
-            .bytes()
-            .take_while(|byte| matches!(byte, b'.' | b'_' | b'-'))
-            .count();
-        let (separator, after) = rest.split_at(joint);
-        let is_joint = matches!(separator, "." | "_" | "__")
-            || (joint > 0 && separator.bytes().all(|byte| byte == b'-'));
-        if !is_joint {
-            return false;
-        }
-        rest = after;
-    }
-}
-
-/// `[\w][\w.-]{0,127}`
-fn is_tag(text: &str) -> bool {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    text.len() <= 128
-        && text.bytes().next().is_some_and(word)
-        && text
-            .bytes()
-            .all(|byte| word(byte) || matches!(byte, b'.' | b'-'))
 }
 
 #[cfg(test)]
