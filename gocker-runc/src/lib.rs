@@ -21,6 +21,7 @@ mod logging;
 mod lsm;
 mod memory_policy;
 mod namespaces;
+mod network_devices;
 mod operations;
 mod process;
 mod rlimits;

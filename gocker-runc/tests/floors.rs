@@ -22,6 +22,7 @@ const FLOORS: [&[&str]; 6] = [
         "lsm",
         "memory_policy",
         "namespaces",
+        "network_devices",
         "rlimits",
         "rootfs",
         "rootless",

@@ -28,6 +28,7 @@ mod mounts;
 mod mounts_idmapped;
 mod mounts_rules;
 mod namespaces;
+mod network_devices;
 mod old_kernels;
 mod pause;
 mod process;

@@ -9,7 +9,6 @@ use serde_json::json;
 
 /// The field's place and a valid value; the refusal must name the place.
 const UNSERVED: &[(&str, &str)] = &[
-    ("/linux/netDevices", r#"{"eth0": {"name": "eth1"}}"#),
     ("/process/apparmorProfile", r#""conformance""#),
     ("/process/selinuxLabel", r#""system_u:system_r:x:s0""#),
     ("/vm", r#"{"kernel": {"path": "/vmlinuz"}}"#),

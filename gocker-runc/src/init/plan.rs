@@ -61,7 +61,7 @@ pub(crate) struct InitPlan {
     pub(crate) sysctl: BTreeMap<String, String>,
     /// The root filesystem.
     pub(crate) rootfs: RootfsPlan,
-    /// Whether the runtime has hooks to run once the mounts are made.
+    /// Whether the runtime has hooks to run once the mounts are made, or devices to give until then.
     pub(crate) has_runtime_hooks: bool,
     /// `hooks.createContainer`.
     pub(crate) create_container: Vec<Hook>,
@@ -166,7 +166,9 @@ impl InitPlan {
             new_keyring: !choices.no_new_keyring,
             bring_loopback_up: namespaces.is_new(Kind::Network),
             sysctl: config.linux.sysctl.clone(),
-            has_runtime_hooks: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
+            has_runtime_hooks: !hooks.prestart.is_empty()
+                || !hooks.create_runtime.is_empty()
+                || !config.linux.net_devices.is_empty(),
             create_container: hooks.create_container.clone(),
             start_container: hooks.start_container.clone(),
             hostname: config.hostname.clone(),

@@ -166,6 +166,15 @@ impl NamespacePlan {
         user.map(|(_, fd)| fd)
     }
 
+    /// The network namespace to join, once more, for who gives it devices.
+    ///
+    /// # Errors
+    /// dup(2)'s.
+    pub(crate) fn joined_network(&self) -> std::io::Result<Option<OwnedFd>> {
+        let joined = self.joined.iter().find(|(kind, _)| *kind == Kind::Network);
+        joined.map(|(_, fd)| fd.try_clone()).transpose()
+    }
+
     /// Makes the cgroup namespace where one is wanted.
     ///
     /// Runs in: init, which is in its cgroup by now.

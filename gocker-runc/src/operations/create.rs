@@ -24,6 +24,7 @@ use crate::container::state::Process;
 use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
 use crate::init::plan::Choices;
+use crate::network_devices::{Moved, NetDevices};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::{seccomp_agent, start_socket, stdio};
 use crate::rootless::Rootless;
@@ -118,6 +119,7 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         mut state,
         mut plan,
         rdt,
+        net_devices,
         notifies,
     } = prepare(request)?;
 
@@ -140,6 +142,10 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     plan.open_sources()?;
     let awaits_record = plan.awaits_record;
     let way_in = cgroup.way_in().context("open the cgroup")?;
+    let joined_network = match net_devices {
+        Some(_) => plan.namespaces.joined_network()?,
+        None => None,
+    };
     let outside = Outside::when(scope.is_some());
     let Spawned {
         pid,
@@ -175,6 +181,10 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
                 .context("hand over the cgroup")?;
         }
     }
+    if let Some(devices) = net_devices {
+        let moved = move_devices(devices, joined_network, pid).context("config.json")?;
+        made.net_devices = Some(moved);
+    }
     // While init mounts, on the other core.
     if let Some(cgroup) = &made.cgroup {
         forgive_lack_of_rights(
@@ -200,6 +210,9 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     made.cgroup = None;
     made.unit = None;
     made.rdt = None;
+    if let Some(devices) = made.net_devices.take() {
+        devices.keep();
+    }
     Ok(Created {
         dir,
         state,
@@ -208,6 +221,15 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         end,
         master,
     })
+}
+
+/// Gives the container its network devices. Init waits with what needs them, as for hooks.
+fn move_devices(devices: NetDevices, joined: Option<OwnedFd>, init: Pid) -> anyhow::Result<Moved> {
+    let namespace = match joined {
+        Some(namespace) => namespace,
+        None => ProcFd::host()?.open_namespace(&format!("{init}/ns/net"))?,
+    };
+    Ok(devices.move_to(&namespace)?)
 }
 
 /// The container's root, as the host knows it, where the container may divide its cgroup: it

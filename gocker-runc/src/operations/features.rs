@@ -37,7 +37,7 @@ pub(crate) fn document() -> Value {
             "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
             "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
     })
 }

@@ -24,6 +24,7 @@ use crate::init::plan::{Choices, InitPlan};
 use crate::intel_rdt::{self, Wish};
 use crate::memory_policy::MemoryPolicy;
 use crate::namespaces::user::IdMaps;
+use crate::network_devices::NetDevices;
 use crate::process::notify;
 use crate::rootless::Rootless;
 use crate::{cgroups, logging, namespaces};
@@ -48,6 +49,8 @@ pub(super) struct Prepared {
     pub(super) plan: InitPlan,
     /// The resctrl groups.
     pub(super) rdt: Option<Wish>,
+    /// The network devices that it is given.
+    pub(super) net_devices: Option<NetDevices>,
     /// Whether the container can say that it is ready.
     pub(super) notifies: bool,
 }
@@ -101,6 +104,7 @@ pub(super) fn prepare(request: &Request<'_>) -> anyhow::Result<Prepared> {
     if notifies {
         activation::add_mount(&mut plan, &state_dir)?;
     }
+    let net_devices = NetDevices::find(&config.linux.net_devices).context("config.json")?;
     Ok(Prepared {
         config,
         console,
@@ -111,6 +115,7 @@ pub(super) fn prepare(request: &Request<'_>) -> anyhow::Result<Prepared> {
         state,
         plan,
         rdt,
+        net_devices,
         notifies,
     })
 }

@@ -14,6 +14,7 @@ use crate::cgroups::Cgroup;
 use crate::cgroups::systemd::Unit;
 use crate::container::state_dir::StateDir;
 use crate::intel_rdt::Groups;
+use crate::network_devices::Moved;
 use crate::sys::pidfd::pidfd_send_signal;
 
 /// How long a killed process may take to vanish.
@@ -28,10 +29,13 @@ pub(super) struct Made {
     pub(super) init: Option<(Pid, OwnedFd)>,
     pub(super) unit: Option<Unit>,
     pub(super) rdt: Option<Groups>,
+    pub(super) net_devices: Option<Moved>,
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
+        // While their network namespace is there.
+        drop(self.net_devices.take());
         if let Some((pid, pidfd)) = self.init.take() {
             // Each step is tried whatever became of the one before, and the error that led
             // here is the one to tell.

@@ -1,8 +1,8 @@
-//! Fields of config.json that this version does not serve: refused by name, because a
+//! Fields of config.json that are for other platforms: refused by name, because a
 //! container that silently lacks them is less confined than asked.
 
 use bundles::FieldError;
-use oci_spec::runtime::{Linux, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 /// Refuses the first field that is given and not served.
 ///
@@ -23,30 +23,21 @@ pub(super) fn check(spec: &Spec) -> Result<(), FieldError> {
             ));
         }
     }
-    spec.process().as_ref().map_or(Ok(()), check_process)?;
-    spec.linux().as_ref().map_or(Ok(()), check_linux)
+    spec.process().as_ref().map_or(Ok(()), check_process)
 }
 
-fn refuse(fields: &[(&str, bool)]) -> Result<(), FieldError> {
-    match fields.iter().find(|(_, given)| *given) {
-        Some((field, _)) => Err(FieldError::new(*field, "is not served yet")),
-        None => Ok(()),
-    }
-}
-
+/// As [`check`], for the `process` object alone.
+///
+/// # Errors
+/// The field's name.
 pub(super) fn check_process(process: &Process) -> Result<(), FieldError> {
-    let text = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    refuse(&[("process.commandLine", text(process.command_line()))])
-}
-
-fn check_linux(linux: &Linux) -> Result<(), FieldError> {
-    refuse(&[(
-        "linux.netDevices",
-        linux
-            .net_devices()
-            .as_ref()
-            .is_some_and(|map| !map.is_empty()),
-    )])
+    match process.command_line() {
+        Some(text) if !text.is_empty() => Err(FieldError::new(
+            "process.commandLine",
+            "is for Windows: process.args says it here",
+        )),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -60,10 +51,7 @@ mod tests {
                 r#"{"process":{"cwd":"/","user":{},"commandLine":"x"}}"#,
                 "process.commandLine: ",
             ),
-            (
-                r#"{"linux":{"netDevices":{"eth0":{"name":"eth1"}}}}"#,
-                "linux.netDevices: ",
-            ),
+            (r#"{"vm":{"kernel":{"path":"/vmlinuz"}}}"#, "vm: "),
         ];
         for (text, expected) in cases {
             let spec: Spec = serde_json::from_str(text).expect(text);
