@@ -21,6 +21,7 @@ mod hook_processes;
 mod hooks;
 mod kill;
 mod lifecycle;
+mod limits;
 mod list;
 mod memory_policy;
 mod mount_data;

@@ -9,8 +9,10 @@ use bundles::config::linux::resources::{Limit, Memory};
 
 use super::limit;
 use crate::cgroups::Error;
-use crate::cgroups::files::{Setting, set_in_workable_order};
+use crate::cgroups::files::{Setting, read_in, set_in_workable_order};
+use crate::cgroups::refusals::refuse;
 
+const KERNEL: &str = "memory.kmem.limit_in_bytes";
 const MEMSW: &str = "memory.memsw.limit_in_bytes";
 
 pub(super) fn set(dir: &Path, memory: &Memory) -> Result<(), Error> {
@@ -28,7 +30,24 @@ pub(super) fn set(dir: &Path, memory: &Memory) -> Result<(), Error> {
     set_in_workable_order(dir, limits)?;
     other_settings(memory)
         .iter()
-        .try_for_each(|setting| setting.write(dir))
+        .try_for_each(|setting| setting.write(dir))?;
+    memory
+        .kernel_bytes
+        .map_or(Ok(()), |limit| check_kernel_limit(dir, limit))
+}
+
+/// Kernels from 5.16 on take a limit for their own memory, and forget it.
+fn check_kernel_limit(dir: &Path, limit: Limit) -> Result<(), Error> {
+    let text = read_in(dir, KERNEL)?;
+    let kept: Option<u64> = text.trim().parse().ok();
+    match (limit, kept) {
+        // What is no limit in bytes is one in pages, so far up that nobody gets there.
+        (Limit::Max(asked), Some(kept)) if kept > asked => {
+            let problem = format!("this kernel does not keep it: {KERNEL} stays {kept}");
+            Err(refuse("memory.kernel", problem))?
+        }
+        _ => Ok(()),
+    }
 }
 
 fn hierarchy_setting(memory: &Memory) -> Option<Setting> {
@@ -64,11 +83,7 @@ fn other_settings(memory: &Memory) -> Vec<Setting> {
     let swappiness = memory.swappiness_percent;
     let no_killer = memory.disable_oom_killer.then_some(1);
     [
-        bytes(
-            "memory.kernel",
-            "memory.kmem.limit_in_bytes",
-            memory.kernel_bytes,
-        ),
+        bytes("memory.kernel", KERNEL, memory.kernel_bytes),
         bytes(
             "memory.kernelTCP",
             "memory.kmem.tcp.limit_in_bytes",
