@@ -230,7 +230,10 @@ impl TestBundle {
             .raw_config
             .clone()
             .unwrap_or_else(|| self.config.to_string());
-        fs::write(self.path().join("config.json"), text).expect("write config.json");
+        // A runtime of the same test may be reading it.
+        let whole = self.path().join(format!(".{}", unique_id()));
+        fs::write(&whole, text).expect("write config.json");
+        fs::rename(whole, self.path().join("config.json")).expect("write config.json");
     }
 
     /// The runtime with `--root` set; the configuration is written.

@@ -1,12 +1,15 @@
 //! `events`: figures and notices in runc's form.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use conformance::host::{CgroupLayout, cgroup_directory, cgroup_layout, is_root};
-use conformance::{Container, TestBundle, needs, peer_differs, run_command, wait_until};
+use conformance::{
+    Container, TestBundle, gocker_only, needs, peer_differs, run_command, wait_until,
+};
 use serde_json::{Value, json};
 
 fn stats(container: &Container<'_>) -> Value {
@@ -201,4 +204,74 @@ fn an_interval_is_a_duration_above_zero() {
         let mut command = container.command("events", &["--interval", interval]);
         run_command(&mut command).failure();
     }
+}
+
+/// What `data` is made of: each key's path, and the kind of its value.
+fn shape(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    let kind = match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                shape(value, &format!("{path}/{key}"), found);
+            }
+            "object"
+        }
+        Value::Array(list) => {
+            for value in list {
+                shape(value, &format!("{path}[]"), found);
+            }
+            "array"
+        }
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Null => "null",
+    };
+    found.insert(format!("{path}: {kind}"));
+}
+
+/// Readers decode what the reference implementation prints: the same keys are there, of the same
+/// kinds, and none is left out that it does not leave out.
+#[test]
+fn the_figures_have_the_reference_implementations_keys() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    const RUNC: &str = "/usr/sbin/runc";
+    needs!(
+        std::path::Path::new(RUNC).exists(),
+        "needs the Debian package runc"
+    );
+    let bundle = TestBundle::sleeper()
+        .set("/linux/resources/pids", json!({"limit": 50}))
+        .set("/linux/resources/memory", json!({"limit": 67_108_864}));
+    let mut own = BTreeSet::new();
+    {
+        let container = bundle.running();
+        shape(&stats(&container)["data"], "", &mut own);
+    }
+    let root = bundle.scratch().join("runc");
+    let runc = |args: &[&str]| {
+        let mut command = Command::new(RUNC);
+        run_command(command.arg("--root").arg(&root).args(args))
+    };
+    let path = bundle.path();
+    let path = path.to_str().expect("a path");
+    let run = runc(&["run", "--detach", "--bundle", path, bundle.id()]);
+    let output = runc(&["events", "--stats", bundle.id()]);
+    runc(&["delete", "--force", bundle.id()]).success();
+    run.success();
+    let event: Value = serde_json::from_str(output.success()).expect("JSON");
+    let mut theirs = BTreeSet::new();
+    shape(&event["data"], "", &mut theirs);
+    // Which fields of memory.stat and which devices there are by then is the kernel's affair, and
+    // what is 0 is left out; huge pages that are counted on v2 alone it does not find.
+    let is_fixed = |path: &&String| {
+        !["/memory/raw/", "/blkio/", "/hugetlb/", "/cpu/throttling/"]
+            .iter()
+            .any(|part| path.starts_with(part))
+    };
+    // PSI is told since runc 1.2, and only by kernels that keep it.
+    let is_old = |path: &&String| !path.contains("/psi");
+    let own: Vec<_> = own.iter().filter(is_fixed).filter(is_old).collect();
+    let theirs: Vec<_> = theirs.iter().filter(is_fixed).filter(is_old).collect();
+    assert_eq!(own, theirs);
 }

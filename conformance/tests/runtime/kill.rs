@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use conformance::host::is_root;
-use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
+use conformance::{TestBundle, gocker_only, needs, peer_differs, run_command, wait_until};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -46,6 +46,7 @@ fn kill_takes_a_signal_as_number_short_name_and_long_name() {
         Some("TERM"),
         Some("SIGTERM"),
         Some("sigterm"),
+        Some("SigTerm"),
         None,
     ] {
         let bundle = TestBundle::shell("trap 'exit 7' TERM; touch /ready; while :; do :; done");
@@ -148,4 +149,76 @@ fn a_recycled_pid_is_not_the_container() {
     assert!(kill.code() != 0, "{kill}");
     delete.success();
     assert!(survived, "the stranger should live");
+}
+
+/// Signal 0 asks whether the process is there, and does nothing to it.
+#[test]
+fn kill_with_signal_0_asks_whether_it_runs() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    container.kill("0").success();
+    assert_eq!(container.status(), "running");
+    container.kill("KILL").success();
+    container.wait_for("stopped");
+    let output = container.kill("0");
+    assert!(
+        output.failure().contains("container not running"),
+        "{output}"
+    );
+}
+
+#[test]
+fn real_time_signals_have_names_from_either_end() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    for (name, number) in [
+        ("RTMIN", 34),
+        ("SIGRTMIN+1", 35),
+        ("rtmin+15", 49),
+        ("SIGRTMAX-14", 50),
+        ("RTMAX", 64),
+        ("64", 64),
+    ] {
+        let bundle = TestBundle::sleeper().namespace("pid", None);
+        let container = bundle.container();
+        bundle.write_config();
+        let path = bundle.path();
+        let options = ["--bundle", path.to_str().expect("a path")];
+        let mut run = container.command("run", &options);
+        let mut run = run.spawn().expect("spawn");
+        let runs = || {
+            let output = container.state_output();
+            output.code() == 0 && output.stdout.contains("\"running\"")
+        };
+        assert!(wait_until(Duration::from_secs(10), runs));
+        container.kill(name).success();
+        assert_eq!(
+            run.wait().expect("wait").code(),
+            Some(128 + number),
+            "{name}"
+        );
+    }
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    for name in [
+        "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN+31", "65", "-9", "+9x",
+    ] {
+        container.kill(name).failure();
+        assert_eq!(container.status(), "running", "{name}");
+    }
+}
+
+/// Few programs name such a signal; the status is told all the same.
+#[test]
+fn a_real_time_signal_that_ends_the_process_is_its_exit_status() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell("kill -34 $$; sleep 5").namespace("pid", None);
+    assert_eq!(bundle.run().code(), 162);
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let mut exec = container.command("exec", &[]);
+    let output = run_command(exec.args(["sh", "-c", "kill -64 $$; sleep 5"]));
+    assert_eq!(output.code(), 192, "{output}");
 }

@@ -101,3 +101,29 @@ fn a_stopped_container_has_no_processes_and_a_missing_one_is_an_error() {
     let output = ps(&bundle.container_named("nobody"), &[], &[]);
     assert!(output.failure().contains("does not exist"), "{output}");
 }
+
+/// Whatever ps(1) can print, with the container's lines alone.
+#[test]
+fn every_style_of_ps_options_is_taken() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it takes no options for ps(1)");
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let pid = container.pid().to_string();
+    for options in [
+        &["aux"][..],
+        &["-ef"],
+        &["-e", "-T"],
+        &["-e", "-o", "pid,cmd"],
+        &["-eo", "user,pid,comm"],
+        &["axo", "pid,args"],
+    ] {
+        let output = ps(&container, &[], options);
+        let lines: Vec<&str> = output.success().lines().collect();
+        assert_eq!(lines.len(), 2, "{output}");
+        assert!(
+            lines[1].contains(&pid) && lines[1].contains("sleep"),
+            "{output}"
+        );
+    }
+}

@@ -276,11 +276,23 @@ fn pids(dir: &Path) -> Result<PidsStats, Error> {
     })
 }
 
+/// v1's files of counters. All but the first two are there for BFQ alone, where it is debugged.
+const IO_FILES: [&str; 8] = [
+    "io_service_bytes_recursive",
+    "io_serviced_recursive",
+    "io_queued_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "time_recursive",
+    "sectors_recursive",
+];
+
 fn io_v1(dir: &Path) -> Result<Vec<IoCounter>, Error> {
     let mut counters = Vec::new();
     // Those of the BFQ scheduler where it counted, else those of the throttle.
     for prefix in ["blkio.bfq.", "blkio.throttle."] {
-        for name in ["io_service_bytes_recursive", "io_serviced_recursive"] {
+        for name in IO_FILES {
             let text = optional(dir, &format!("{prefix}{name}"))?.unwrap_or_default();
             counters.extend(parse_io_v1(name, &text));
         }
@@ -291,15 +303,16 @@ fn io_v1(dir: &Path) -> Result<Vec<IoCounter>, Error> {
     Ok(counters)
 }
 
-/// Reads lines `MAJOR:MINOR OPERATION COUNT`; the last line is the sum of all.
+/// Reads lines `MAJOR:MINOR [OPERATION] COUNT`; the last line is the sum of all.
 fn parse_io_v1(name: &str, text: &str) -> Vec<IoCounter> {
     let counter = |line: &str| {
-        let mut words = line.split_whitespace();
+        let (of, rest) = line.split_once(' ')?;
+        let (operation, value) = rest.split_once(' ').unwrap_or(("", rest));
         Some(IoCounter {
             name: name.to_owned(),
-            device: device(words.next()?)?,
-            operation: words.next()?.to_owned(),
-            value: words.next()?.parse().ok()?,
+            device: device(of)?,
+            operation: operation.to_owned(),
+            value: value.parse().ok()?,
         })
     };
     text.lines().filter_map(counter).collect()
@@ -427,7 +440,7 @@ mod tests {
     fn io_lines() {
         let v1 = parse_io_v1(
             "io_serviced_recursive",
-            "8:0 Read 5\n8:0 Total 9\nTotal 9\n",
+            "8:0 Read 5\n8:0 7\n8:0 Total 9\nTotal 9\n",
         );
         let counter = |name: &str, operation: &str, value| IoCounter {
             name: name.to_owned(),
@@ -436,7 +449,8 @@ mod tests {
             value,
         };
         let name = "io_serviced_recursive";
-        assert_eq!(v1, [counter(name, "Read", 5), counter(name, "Total", 9)]);
+        let counters = [("Read", 5), ("", 7), ("Total", 9)];
+        assert_eq!(v1, counters.map(|(op, value)| counter(name, op, value)));
         let v2 = parse_io_v2("8:0 rbytes=7 wbytes=0 dios=x\n(unknown) rbytes=1\n");
         assert_eq!(v2, [counter("rbytes", "", 7), counter("wbytes", "", 0)]);
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use nix::sys::prctl;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::create::{Created, Mode, Request, create};
@@ -14,6 +13,7 @@ use crate::container::state_dir::StateDir;
 use crate::process::attend::{Attended, Beside, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
 use crate::process::notify::Notify;
+use crate::sys::wait::Ended;
 
 /// What happens around the container in the foreground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +113,12 @@ fn execute(end: RuntimeEnd) -> anyhow::Result<()> {
     }
 }
 
-pub(super) fn exit_status(status: WaitStatus) -> u8 {
-    match status {
-        WaitStatus::Exited(_, code) => u8::try_from(code).unwrap_or(u8::MAX),
-        WaitStatus::Signaled(_, signal, _) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
-        _ => u8::MAX,
-    }
+pub(super) fn exit_status(ended: Ended) -> u8 {
+    let status = match ended {
+        Ended::Exited(status) => status,
+        Ended::Killed(signal) => 128 + signal,
+    };
+    u8::try_from(status).unwrap_or(u8::MAX)
 }
 
 /// Somebody else may have deleted it meanwhile.

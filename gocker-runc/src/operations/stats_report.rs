@@ -166,6 +166,12 @@ fn block_io(counters: &[IoCounter], pressure: Option<&Pressure>) -> Value {
         let (name, operation) = match counter.name.as_str() {
             "io_service_bytes_recursive" => ("ioServiceBytesRecursive", &*counter.operation),
             "io_serviced_recursive" => ("ioServicedRecursive", &*counter.operation),
+            "io_queued_recursive" => ("ioQueueRecursive", &*counter.operation),
+            "io_service_time_recursive" => ("ioServiceTimeRecursive", &*counter.operation),
+            "io_wait_time_recursive" => ("ioWaitTimeRecursive", &*counter.operation),
+            "io_merged_recursive" => ("ioMergedRecursive", &*counter.operation),
+            "time_recursive" => ("ioTimeRecursive", ""),
+            "sectors_recursive" => ("sectorsRecursive", ""),
             "rbytes" => ("ioServiceBytesRecursive", "Read"),
             "wbytes" => ("ioServiceBytesRecursive", "Write"),
             "rios" => ("ioServicedRecursive", "Read"),
@@ -177,7 +183,9 @@ fn block_io(counters: &[IoCounter], pressure: Option<&Pressure>) -> Value {
             ("minor", Some(counter.device.1.into())),
             ("value", Some(counter.value)),
         ]);
-        entry.insert("op".into(), operation.into());
+        if !operation.is_empty() {
+            entry.insert("op".into(), operation.into());
+        }
         let list = object.entry(name).or_insert_with(|| json!([]));
         if let Some(list) = list.as_array_mut() {
             list.push(entry.into());

@@ -7,7 +7,6 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroups::Cgroup;
@@ -16,6 +15,7 @@ use crate::container::state_dir::StateDir;
 use crate::intel_rdt::Groups;
 use crate::network_devices::Moved;
 use crate::sys::pidfd::pidfd_send_signal;
+use crate::sys::wait::{collect_any, wait_for};
 
 /// How long a killed process may take to vanish.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ impl Drop for Made {
             // Each step is tried whatever became of the one before, and the error that led
             // here is the one to tell.
             drop(kill_and_wait(&pidfd));
-            waitpid(pid, None).ok();
+            wait_for(pid).ok();
         }
         if let Some(cgroup) = &self.cgroup {
             drop(cgroup.kill_all(Signal::SIGKILL));
@@ -100,9 +100,5 @@ pub(super) fn remove(dir: StateDir, cgroup: &Cgroup, unit: Option<&Unit>) -> any
 
 /// Collects children that have ended: what a subreaper inherits.
 pub(super) fn reap() {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status.pid().is_none() {
-            return;
-        }
-    }
+    while let Ok(Some(_)) = collect_any() {}
 }

@@ -8,12 +8,12 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
 use super::relay::Relay;
 use crate::logging;
 use crate::sys::pidfd;
+use crate::sys::wait::{self, Ended};
 
 /// The process that is attended to, a child of this one.
 pub(crate) struct Attended<'a> {
@@ -80,7 +80,7 @@ pub(crate) fn attend(
     master: Option<OwnedFd>,
     signals: &Signals,
     mut beside: Option<Beside<'_>>,
-) -> io::Result<WaitStatus> {
+) -> io::Result<Ended> {
     let mut relay = master.map(Relay::new).transpose()?;
     loop {
         let mut fds = vec![
@@ -122,7 +122,7 @@ pub(crate) fn attend(
             }
             return match status {
                 Some(status) => Ok(status),
-                None => Ok(waitpid(process.pid, None)?),
+                None => Ok(wait::wait_for(process.pid)?),
             };
         }
     }
@@ -133,7 +133,7 @@ fn take_signals(
     process: &Attended<'_>,
     signals: &Signals,
     relay: Option<&Relay>,
-) -> io::Result<Option<WaitStatus>> {
+) -> io::Result<Option<Ended>> {
     let mut status = None;
     while let Some((signal, sender)) = signals.next()? {
         match signal {
@@ -182,14 +182,12 @@ fn stop(relay: Option<&Relay>) -> io::Result<()> {
 
 /// Collects the children that have ended, which for a subreaper may be the container's
 /// orphans; returns how the process that `attended` names has ended.
-fn collect(attended: Pid) -> Option<WaitStatus> {
+fn collect(attended: Pid) -> Option<Ended> {
     let mut found = None;
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::StillAlive) | Err(_) => return found,
-            Ok(status) => found = found.or((status.pid() == Some(attended)).then_some(status)),
-        }
+    while let Ok(Some((pid, ended))) = wait::collect_any() {
+        found = found.or((pid == attended).then_some(ended));
     }
+    found
 }
 
 /// What the process wrote last is still in its terminal when it has ended. A reader that does

@@ -26,6 +26,7 @@ pub(crate) mod seccomp;
 pub(crate) mod seqpacket;
 pub(crate) mod tty;
 pub(crate) mod unix_socket;
+pub(crate) mod wait;
 mod walk;
 pub(crate) mod xattr;
 
