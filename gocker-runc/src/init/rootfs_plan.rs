@@ -186,7 +186,7 @@ fn check_without_mount_namespace(config: &Config) -> Result<(), FieldError> {
 fn plan_mount(
     index: usize,
     mount: &Mount,
-    options: MountOptions,
+    mut options: MountOptions,
     bundle: &Path,
     config: &Config,
 ) -> Result<MountPlan, FieldError> {
@@ -201,9 +201,15 @@ fn plan_mount(
     let what = if options.remount {
         What::Remount
     } else if mount.is_bind() {
-        if let Some((key, _)) = options.data.first() {
+        for (key, value) in options.data.drain(..) {
             let problem = format!("{key:?} means nothing for a bind mount");
-            return Err(FieldError::new(field("options"), problem));
+            let field = field("options");
+            // runc takes a filesystem's parameters here, and the kernel passes them over: there
+            // are such configurations. A mere word is one that nobody knows.
+            if value.is_none() {
+                return Err(FieldError::new(field, problem));
+            }
+            crate::logging::warn(&format!("config.json: {field}: {problem}"));
         }
         // Spec: config.md#mounts: a relative source is taken from the bundle.
         let source = bundle.join(source);
