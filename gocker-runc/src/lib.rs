@@ -32,6 +32,9 @@ mod seccomp;
 mod sys;
 mod sysctl;
 
+#[cfg(feature = "compare-libseccomp")]
+pub use seccomp::program as seccomp_program;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};

@@ -96,6 +96,15 @@ pub(crate) fn compile(profile: &Seccomp) -> Result<Filter, FieldError> {
     })
 }
 
+/// Compiles a profile to what the kernel takes, for the benchmark.
+///
+/// # Errors
+/// As those of a container.
+#[cfg(feature = "compare-libseccomp")]
+pub fn program(profile: &Seccomp) -> Result<Vec<sock_filter>, FieldError> {
+    compile(profile).map(|filter| filter.program)
+}
+
 impl Filter {
     /// Puts the calling process under the filter, for good. It needs `no_new_privs` or
     /// CAP_SYS_ADMIN. Returns the descriptor on which a listener answers, if it is asked.
