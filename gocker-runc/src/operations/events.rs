@@ -16,6 +16,7 @@ use crate::cgroups::Cgroup;
 use crate::cgroups::oom::OomWatch;
 use crate::container::state_dir;
 use crate::container::status::Status;
+use crate::intel_rdt::Groups;
 use crate::sys::pidfd::pidfd_open;
 
 /// What happens to an event; false ends the events.
@@ -26,8 +27,8 @@ pub(crate) type Sink<'a> = &'a mut dyn FnMut(&Value) -> anyhow::Result<bool>;
 /// # Errors
 /// It does not run, or its figures cannot be read.
 pub(crate) fn stats(root: &Path, id: &str) -> anyhow::Result<Value> {
-    let (cgroup, _) = open(root, id)?;
-    stats_event(id, &cgroup)
+    let opened = open(root, id)?;
+    stats_event(id, &opened)
 }
 
 /// Hands `sink` the figures every `interval` and each event, until the container has stopped.
@@ -40,11 +41,12 @@ pub(crate) fn events(
     interval: Duration,
     sink: Sink<'_>,
 ) -> anyhow::Result<()> {
-    let (cgroup, init) = open(root, id)?;
-    let mut watch = cgroup.watch_oom()?;
+    let opened = open(root, id)?;
+    let init = opened.init.as_fd();
+    let mut watch = opened.cgroup.watch_oom()?;
     let mut next = Instant::now() + interval;
     loop {
-        let ready = wait(init.as_fd(), watch.as_ref(), next)?;
+        let ready = wait(init, watch.as_ref(), next)?;
         if let Some(watch) = watch.as_mut().filter(|_| ready.oom)
             && watch.take()?
             && !sink(&json!({"type": "oom", "id": id}))?
@@ -57,8 +59,8 @@ pub(crate) fn events(
         if Instant::now() >= next {
             next += interval;
             // It may end while its figures are read.
-            match stats_event(id, &cgroup) {
-                Err(_) if wait(init.as_fd(), None, Instant::now())?.ended => return Ok(()),
+            match stats_event(id, &opened) {
+                Err(_) if wait(init, None, Instant::now())?.ended => return Ok(()),
                 event => {
                     if !sink(&event?)? {
                         return Ok(());
@@ -69,8 +71,15 @@ pub(crate) fn events(
     }
 }
 
-/// A container that has not stopped: its cgroup, and its init.
-fn open(root: &Path, id: &str) -> anyhow::Result<(Cgroup, OwnedFd)> {
+/// A container that has not stopped.
+struct Opened {
+    cgroup: Cgroup,
+    init: OwnedFd,
+    /// Its resctrl groups.
+    rdt: Option<Groups>,
+}
+
+fn open(root: &Path, id: &str) -> anyhow::Result<Opened> {
     let dir = state_dir::existing(root, id)?;
     let state: State = state_dir::read_state(&dir)?
         .context("container does not exist: its creation was cut short")?;
@@ -86,17 +95,22 @@ fn open(root: &Path, id: &str) -> anyhow::Result<(Cgroup, OwnedFd)> {
     if status::of(&dir, &state)? == Status::Stopped {
         bail!(not_running());
     }
-    Ok((Cgroup::from_record(&state.cgroup), pidfd))
+    Ok(Opened {
+        cgroup: Cgroup::from_record(&state.cgroup),
+        init: pidfd,
+        rdt: state.rdt,
+    })
 }
 
-fn stats_event(id: &str, cgroup: &Cgroup) -> anyhow::Result<Value> {
-    let stats = cgroup.stats()?;
-    let generation = match cgroup {
+fn stats_event(id: &str, opened: &Opened) -> anyhow::Result<Value> {
+    let stats = opened.cgroup.stats()?;
+    let generation = match opened.cgroup {
         Cgroup::V1(_) => Generation::V1,
         // A shared one has no figures, and does not come this far.
         Cgroup::V2(_) | Cgroup::Shared(_) => Generation::V2,
     };
-    let data = report(&stats, generation);
+    let rdt = opened.rdt.as_ref().map(Groups::stats).unwrap_or_default();
+    let data = report(&stats, generation, &rdt);
     Ok(json!({"type": "stats", "id": id, "data": data}))
 }
 

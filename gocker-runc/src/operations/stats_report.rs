@@ -10,6 +10,7 @@ use crate::cgroups::stats::{
     CPUSET_SWITCHES, CpuStats, CpusetStats, HugepageStats, IoCounter, MemoryStats, MemoryUse,
     Pressure, PressureTimes, Stats,
 };
+use crate::intel_rdt::Stats as RdtStats;
 
 /// Which generation of cgroups the figures come from, whose words for "no limit" differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) enum Generation {
 }
 
 /// The `data` of an event of type `stats`.
-pub(super) fn report(stats: &Stats, generation: Generation) -> Value {
+pub(super) fn report(stats: &Stats, generation: Generation, rdt: &RdtStats) -> Value {
     json!({
         "cpu": cpu(&stats.cpu),
         "cpuset": cpuset(&stats.cpuset),
@@ -29,7 +30,7 @@ pub(super) fn report(stats: &Stats, generation: Generation) -> Value {
         "pids": nonzero(&[("current", stats.pids.current), ("limit", stats.pids.limit)]),
         "blkio": block_io(&stats.io, stats.io_pressure.as_ref()),
         "hugetlb": hugepages(&stats.hugepages),
-        "intel_rdt": {},
+        "intel_rdt": rdt,
         "network_interfaces": null,
     })
 }
@@ -233,7 +234,7 @@ mod tests {
             },
             ..Stats::default()
         };
-        let report = report(&stats, Generation::V1);
+        let report = report(&stats, Generation::V1, &RdtStats::default());
         assert_eq!(
             report["cpu"],
             json!({"usage": {"total": 9, "percpu": [0, 9], "kernel": 0, "user": 0},
@@ -274,7 +275,7 @@ mod tests {
             io: vec![io("rbytes", 7), io("dbytes", 1), io("wios", 3)],
             ..Stats::default()
         };
-        let report = report(&stats, Generation::V2);
+        let report = report(&stats, Generation::V2, &RdtStats::default());
         assert_eq!(
             report["memory"]["swap"],
             json!({"limit": 30, "usage": 7, "failcnt": 0})

@@ -10,6 +10,8 @@
 //!
 //! Spec: config-linux.md#intelrdt; <https://docs.kernel.org/filesystems/resctrl.html>
 
+mod stats;
+
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::errno::describe;
+pub(crate) use stats::Stats;
 
 const FIELD: &str = "linux.intelRdt";
 /// What the kernel has in the place of groups.
