@@ -3,6 +3,7 @@
 mod activation;
 mod bad_input;
 mod bad_places;
+mod cgroup_trees;
 mod cgroups;
 mod cli;
 pub(crate) mod console;
