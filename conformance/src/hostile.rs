@@ -23,6 +23,7 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
+pub use crate::http::base64;
 use crate::http::{Request, read_request};
 use crate::images::{Blob, Image, Index};
 
@@ -204,7 +205,7 @@ impl HostileRegistry {
     /// Serves an image; returns its reference.
     pub fn serve(&self, image: &Image, repository: &str, tag: &str) -> String {
         for blob in image.blobs() {
-            lock(&self.shared.blobs).insert(blob.digest.clone(), blob.clone());
+            self.serve_blob(blob);
         }
         self.serve_manifest(repository, tag, &image.manifest)
     }
@@ -217,7 +218,13 @@ impl HostileRegistry {
         self.serve_manifest(repository, tag, &index.document)
     }
 
-    fn serve_manifest(&self, repository: &str, tag: &str, manifest: &Blob) -> String {
+    /// Serves a blob in every repository.
+    pub fn serve_blob(&self, blob: &Blob) {
+        lock(&self.shared.blobs).insert(blob.digest.clone(), blob.clone());
+    }
+
+    /// Serves a manifest of whatever kind; returns its reference.
+    pub fn serve_manifest(&self, repository: &str, tag: &str, manifest: &Blob) -> String {
         for reference in [tag, &manifest.digest] {
             let key = format!("{repository}:{reference}");
             lock(&self.shared.manifests).insert(key, manifest.clone());
@@ -316,6 +323,11 @@ fn serve_connection(stream: &TcpStream, shared: &Shared) -> Result<()> {
 impl Shared {
     fn answer(&self, request: &Request) -> Answer {
         let path = request.target.split('?').next().unwrap_or_default();
+        // whoever takes this server for a proxy asks by the whole address
+        let path = match path.strip_prefix("http://") {
+            Some(rest) => &rest[rest.find('/').unwrap_or(rest.len())..],
+            None => path,
+        };
         let token = lock(&self.token).clone();
         if let Some(token) = token {
             if path == "/token" {
@@ -424,44 +436,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Base64 of RFC 4648, section 4, as Basic credentials are written.
-#[must_use]
-pub fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let bits = group.iter().enumerate().fold(0_u32, |bits, (i, byte)| {
-            bits | u32::from(*byte) << (16 - 8 * i)
-        });
-        for place in 0..4 {
-            let letter = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place > group.len() {
-                '='
-            } else {
-                char::from(letter)
-            });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::images::{Entry, ImageBuilder, Layer};
-
-    #[test]
-    fn base64_pads_to_four() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 
     #[test]
     fn it_serves_what_it_is_given_and_asks_for_its_token() {

@@ -186,6 +186,27 @@ fn find<'a>(fields: &'a Fields, name: &str) -> Option<&'a str> {
     Some(&field.1)
 }
 
+/// Base64 of RFC 4648, section 4, as Basic credentials are written.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().enumerate().fold(0_u32, |bits, (i, byte)| {
+            bits | u32::from(*byte) << (16 - 8 * i)
+        });
+        for place in 0..4 {
+            let letter = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place > group.len() {
+                '='
+            } else {
+                char::from(letter)
+            });
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +241,18 @@ mod tests {
     fn a_body_that_ends_early_is_an_error() {
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc";
         assert!(read_response(&mut text.as_bytes(), false).is_err());
+    }
+
+    #[test]
+    fn base64_pads_to_four() {
+        for (plain, coded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+        ] {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
     }
 }

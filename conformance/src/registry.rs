@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::http::{Request, Response};
@@ -42,11 +43,24 @@ impl Registry {
     /// # Errors
     /// When `docker-registry` is missing or does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_as(None, json!({}))
+    }
+
+    /// Starts another registry over the same data, with these settings besides: such as TLS or
+    /// users. It is not to outlive the first.
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn beside(&self, settings: Value) -> Result<Self> {
+        Self::start_as(Some(&self.data()), settings)
+    }
+
+    fn start_as(data: Option<&Path>, settings: Value) -> Result<Self> {
         // Another process may take the port between the probe and the start.
         let mut last = String::new();
         for _ in 0..5 {
             let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-            let mut registry = Self::spawn(port)?;
+            let mut registry = Self::spawn(port, data, &settings)?;
             match registry.wait_until_it_listens() {
                 Ok(()) => return Ok(registry),
                 Err(error) => last = format!("{error:#}"),
@@ -55,15 +69,15 @@ impl Registry {
         bail!("docker-registry does not start: {last}")
     }
 
-    fn spawn(port: u16) -> Result<Self> {
+    fn spawn(port: u16, data: Option<&Path>, settings: &Value) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("gocker-registry-")
             .tempdir()?;
         let host = format!("127.0.0.1:{port}");
         let config = directory.path().join("config.yml");
-        let storage = directory.path().join("data");
+        let storage = data.map_or_else(|| directory.path().join("data"), Path::to_owned);
         // JSON is YAML; no upload purging, no debug server, no auth.
-        let document = serde_json::json!({
+        let mut document = json!({
             "version": 0.1,
             "storage": {
                 "filesystem": {"rootdirectory": storage},
@@ -71,6 +85,7 @@ impl Registry {
             },
             "http": {"addr": host},
         });
+        merge(&mut document, settings);
         fs::write(&config, document.to_string())?;
         let log = fs::File::create(directory.path().join("log"))?;
         // A test that is killed cannot drop anything: the kernel ends the
@@ -246,6 +261,18 @@ impl Drop for Registry {
         if let Err(error) = self.process.kill().and_then(|()| self.process.wait()) {
             eprintln!("end docker-registry: {error}");
         }
+    }
+}
+
+/// Lets `more` override and extend `document`.
+fn merge(document: &mut Value, more: &Value) {
+    match (document, more) {
+        (Value::Object(document), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(document.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (document, more) => *document = more.clone(),
     }
 }
 

@@ -15,8 +15,17 @@ mod crash;
 mod credentials;
 mod full_disk;
 mod gocker;
+mod login;
+
 mod merges;
+mod mirrors;
+mod proxies;
 mod pull;
+mod resume;
+mod signatures;
+mod tags;
+mod tls;
+
 mod transfers;
 mod trees;
 mod users;

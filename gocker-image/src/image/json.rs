@@ -11,7 +11,7 @@ use super::ImageError;
 
 /// Reads one document of type `T` and nothing after it.
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ImageError> {
-    refuse_duplicate_keys(bytes)?;
+    refuse_duplicate_keys(bytes).map_err(ImageError::NotJson)?;
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -24,12 +24,12 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ImageError> 
     })
 }
 
-fn refuse_duplicate_keys(bytes: &[u8]) -> Result<(), ImageError> {
+/// Checks that the text is one value of JSON in which no key stands twice.
+pub(crate) fn refuse_duplicate_keys(bytes: &[u8]) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     UniqueKeys
         .deserialize(&mut reader)
         .and_then(|()| reader.end())
-        .map_err(ImageError::NotJson)
 }
 
 /// Walks a value of any shape; parsers differ in which of two equal keys wins.

@@ -25,6 +25,7 @@ pub use config::{ContainerConfig, ImageConfig, chain_ids};
 pub use descriptor::Descriptor;
 pub use error::ImageError;
 pub use index::Index;
+pub(crate) use json::refuse_duplicate_keys;
 pub use manifest::Manifest;
 pub use platform::{Platform, PlatformChoice, PlatformError};
 

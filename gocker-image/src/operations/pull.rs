@@ -7,14 +7,17 @@
 //! Everything is fetched by digest after the first answer, and everything is
 //! held by locks until the name refers to it.
 
+use std::sync::Mutex;
+
 use anyhow::{Context, bail};
 
 use super::fetch::Source;
-use super::unpack::{self, Layer, Unpacked};
+use super::unpack::{self, InHand, Layer, Unpacked};
 use super::verify::{self, Trust};
 use super::{Progress, stored_name};
 use crate::digest::Digest;
 use crate::image::{Document, ImageConfig, Manifest, PlatformChoice};
+use crate::interrupt;
 use crate::reference::Reference;
 use crate::registry::{Client, DOCUMENT_LIMIT, FetchedManifest};
 use crate::store::{HoldKind, ImageRecord, RefRecord, Store, now};
@@ -58,99 +61,119 @@ pub fn pull(
     progress: &dyn Progress,
 ) -> anyhow::Result<Pulled> {
     let name = options.reference.familiar();
-    try_pull(store, client, options, progress).with_context(|| format!("pull {name:?}"))
+    let in_hand = Mutex::default();
+    // what fails here is left to the next command, which sweeps
+    let tidy = || drop(unpack::lock(&in_hand).put_away(store));
+    // from the beginning, for every thread is to leave the signals alone
+    let pulled = interrupt::guarded(&tidy, || {
+        let pull = Pull {
+            store,
+            client,
+            options,
+            progress,
+            in_hand: &in_hand,
+        };
+        pull.run()
+    });
+    let pulled = pulled.map_err(anyhow::Error::from).flatten();
+    pulled.with_context(|| format!("pull {name:?}"))
 }
 
-fn try_pull(
-    store: &Store,
-    client: &Client,
-    options: &PullOptions,
-    progress: &dyn Progress,
-) -> anyhow::Result<Pulled> {
-    let reference = &options.reference;
-    let required = verify::requirements(&options.trust, reference)?;
-    let resolved = client.resolve(reference)?;
-    let resolved_digest = resolved.digest.clone();
-    let (fetched, manifest) = choose_manifest(client, options, resolved)?;
-    let signed = [&fetched.digest, &resolved_digest];
-    let signed = if signed[0] == signed[1] {
-        &signed[..1]
-    } else {
-        &signed[..]
-    };
-    verify::verify(client, reference, signed, &required)?;
-    let _holds = [
-        store.hold(HoldKind::Blob, &fetched.digest)?,
-        store.hold(HoldKind::Blob, &manifest.config.digest)?,
-        store.hold(HoldKind::Image, &fetched.digest)?,
-    ];
-    let config_bytes = match store.blob(&manifest.config.digest)? {
-        Some(bytes) => bytes,
-        None => client
-            .blob_bytes(reference, &manifest.config, DOCUMENT_LIMIT)
-            .with_context(|| format!("config {}", manifest.config.digest))?,
-    };
-    let config = read_config(&config_bytes, &manifest, options, progress)
-        .with_context(|| format!("config {}", manifest.config.digest))?;
-
-    let layers: Vec<Layer> = Layer::of(&manifest, &config);
-    let unpacked = fetch_layers(store, client, options, &layers, progress)?;
-
-    // After the layers, so that a pull that fails leaves no document behind.
-    store.put_blob(&fetched.digest, &fetched.bytes)?;
-    store.put_blob(&manifest.config.digest, &config_bytes)?;
-
-    let (documents, config_size) = (fetched.bytes.len() as u64, config_bytes.len() as u64);
-    let image = ImageRecord {
-        manifest: fetched.digest,
-        config: manifest.config.digest.clone(),
-        layers: config.chain_ids(),
-        platform: config.platform().to_string(),
-        transfer_bytes: manifest.transfer_bytes() + documents + config_size,
-        content_bytes: unpacked.held.iter().map(|held| held.record.bytes).sum(),
-        created: config.created,
-        pulled: now(),
-    };
-    store.put_image(&image)?;
-    let name = stored_name(reference);
-    store.put_reference(&RefRecord {
-        reference: name.clone(),
-        manifest: image.manifest.clone(),
-        resolved: resolved_digest.clone(),
-        updated: now(),
-    })?;
-    Ok(Pulled {
-        reference: name,
-        image,
-        resolved: resolved_digest,
-        fetched_layers: unpacked.fetched,
-    })
+struct Pull<'a> {
+    store: &'a Store,
+    client: &'a Client,
+    options: &'a PullOptions,
+    progress: &'a dyn Progress,
+    in_hand: &'a Mutex<InHand<'a>>,
 }
 
-/// Brings all layers into the store, with what earlier pulls had fetched of them.
-fn fetch_layers(
-    store: &Store,
-    client: &Client,
-    options: &PullOptions,
-    layers: &[Layer],
-    progress: &dyn Progress,
-) -> anyhow::Result<Unpacked> {
-    let source = Source::new(store, client, &options.reference);
-    let open = |layer: &Layer| source.open(&layer.blob);
-    let unpack = || unpack::unpack_layers(store, layers, &options.budgets, &open, progress);
-    let unpacked = match unpack() {
-        // what an earlier pull had kept was damaged, and is gone now
-        Err(_) if source.was_spoiled() => unpack(),
-        result => result,
-    };
-    match unpacked {
-        Err(error) if !super::is_of_the_network(&error) => {
-            for layer in layers {
-                store.remove_partial(&layer.blob.digest)?;
+impl Pull<'_> {
+    fn run(&self) -> anyhow::Result<Pulled> {
+        let Self {
+            store,
+            client,
+            options,
+            progress,
+            ..
+        } = *self;
+        let reference = &options.reference;
+        let required = verify::requirements(&options.trust, reference)?;
+        let resolved = client.resolve(reference)?;
+        let resolved_digest = resolved.digest.clone();
+        let (fetched, manifest) = choose_manifest(client, options, resolved)?;
+        // an index vouches for the manifests that it names
+        let mut signed = vec![&fetched.digest, &resolved_digest];
+        signed.dedup();
+        verify::verify(client, reference, &signed, &required)?;
+        let _holds = [
+            store.hold(HoldKind::Blob, &fetched.digest)?,
+            store.hold(HoldKind::Blob, &manifest.config.digest)?,
+            store.hold(HoldKind::Image, &fetched.digest)?,
+        ];
+        let config_bytes = match store.blob(&manifest.config.digest)? {
+            Some(bytes) => bytes,
+            None => client
+                .blob_bytes(reference, &manifest.config, DOCUMENT_LIMIT)
+                .with_context(|| format!("config {}", manifest.config.digest))?,
+        };
+        let config = read_config(&config_bytes, &manifest, options, progress)
+            .with_context(|| format!("config {}", manifest.config.digest))?;
+
+        let layers: Vec<Layer> = Layer::of(&manifest, &config);
+        let unpacked = self.fetch_layers(&layers)?;
+
+        // After the layers, so that a pull that fails leaves no document behind.
+        store.put_blob(&fetched.digest, &fetched.bytes)?;
+        store.put_blob(&manifest.config.digest, &config_bytes)?;
+
+        let (documents, config_size) = (fetched.bytes.len() as u64, config_bytes.len() as u64);
+        let image = ImageRecord {
+            manifest: fetched.digest,
+            config: manifest.config.digest.clone(),
+            layers: config.chain_ids(),
+            platform: config.platform().to_string(),
+            transfer_bytes: manifest.transfer_bytes() + documents + config_size,
+            content_bytes: unpacked.held.iter().map(|held| held.record.bytes).sum(),
+            created: config.created,
+            pulled: now(),
+        };
+        store.put_image(&image)?;
+        let name = stored_name(reference);
+        store.put_reference(&RefRecord {
+            reference: name.clone(),
+            manifest: image.manifest.clone(),
+            resolved: resolved_digest.clone(),
+            updated: now(),
+        })?;
+        Ok(Pulled {
+            reference: name,
+            image,
+            resolved: resolved_digest,
+            fetched_layers: unpacked.fetched,
+        })
+    }
+
+    /// Brings all layers into the store, with what earlier pulls had fetched of them.
+    fn fetch_layers(&self, layers: &[Layer]) -> anyhow::Result<Unpacked> {
+        let budgets = &self.options.budgets;
+        let source = Source::new(self.store, self.client, &self.options.reference);
+        let open = |layer: &Layer| source.open(&layer.blob);
+        let place = (self.store, self.in_hand);
+        let unpack = || unpack::unpack_layers(place, layers, budgets, &open, self.progress);
+        let unpacked = match unpack() {
+            // what an earlier pull had kept was damaged, and is gone now
+            Err(_) if source.was_spoiled() => unpack(),
+            result => result,
+        };
+        match unpacked {
+            Err(error) if !super::is_of_the_network(&error) => {
+                for layer in layers {
+                    self.store.remove_partial(&layer.blob.digest)?;
+                }
+                Err(error)
             }
-            Err(error)
+            result => result,
         }
-        result => result,
     }
 }
 

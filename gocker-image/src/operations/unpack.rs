@@ -10,7 +10,6 @@ use anyhow::Context;
 use super::{LayerEvent, Progress};
 use crate::digest::Digest;
 use crate::image::{Descriptor, ImageConfig, Manifest};
-use crate::interrupt;
 use crate::store::{Claim, Held, LayerRecord, Settled, Store, ToMake, now};
 use crate::unpack::{self, Budgets, Decoding, Expected, OpenBlob};
 
@@ -53,31 +52,26 @@ pub(super) struct Unpacked {
     pub(super) fetched: usize,
 }
 
-/// Brings all `layers` into the store that are not in it. A signal ends the process, but layers
-/// that are complete stay.
-pub(super) fn unpack_layers(
-    store: &Store,
+/// Brings all `layers` into the store that are not in it. What is in hand meanwhile is seen in
+/// `in_hand`.
+pub(super) fn unpack_layers<'a>(
+    (store, in_hand): (&'a Store, &'a Mutex<InHand<'a>>),
     layers: &[Layer],
-    budgets: &Budgets,
+    budgets: &'a Budgets,
     open: &Open<'_>,
-    progress: &dyn Progress,
+    progress: &'a dyn Progress,
 ) -> anyhow::Result<Unpacked> {
-    let in_hand = Mutex::new(InHand::default());
-    // failures here are those of a process that ends anyway: the next one sweeps
-    let tidy = || drop(lock(&in_hand).put_away(store));
-    interrupt::guarded(&tidy, || {
-        let work = Work {
-            store,
-            budgets,
-            progress,
-            in_hand: &in_hand,
-            unpacked: Unpacked {
-                held: Vec::new(),
-                fetched: 0,
-            },
-        };
-        work.run(layers, open)
-    })?
+    let work = Work {
+        store,
+        budgets,
+        progress,
+        in_hand,
+        unpacked: Unpacked {
+            held: Vec::new(),
+            fetched: 0,
+        },
+    };
+    work.run(layers, open)
 }
 
 impl<'a> Work<'a> {
@@ -130,7 +124,7 @@ struct Work<'a> {
 
 /// What is not in the store yet.
 #[derive(Default)]
-struct InHand<'a> {
+pub(super) struct InHand<'a> {
     /// The layer that is being unpacked.
     draft: Option<Digest>,
     /// The layer below, complete but not known to be on disk.
@@ -139,7 +133,7 @@ struct InHand<'a> {
 
 impl InHand<'_> {
     /// Records what is complete and removes what is not.
-    fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
+    pub(super) fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
         if let Some((settled, record)) = self.settled.take() {
             store.sync()?;
             let blob = record.blob.clone();
@@ -154,7 +148,7 @@ impl InHand<'_> {
 }
 
 /// Whoever panicked left nothing half done in it.
-fn lock<'m, 'a>(in_hand: &'m Mutex<InHand<'a>>) -> MutexGuard<'m, InHand<'a>> {
+pub(super) fn lock<'m, 'a>(in_hand: &'m Mutex<InHand<'a>>) -> MutexGuard<'m, InHand<'a>> {
     in_hand.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -123,7 +123,7 @@ impl Inner {
     fn credential(&self, endpoint: &Endpoint) -> Result<Option<Credential>, RegistryError> {
         let (registry, repository) = (endpoint.registry(), endpoint.repository());
         if let Some((given_for, credential)) = &self.config.credential
-            && given_for == registry
+            && endpoint.named.as_ref() == Some(given_for)
         {
             return Ok(Some(credential.clone()));
         }

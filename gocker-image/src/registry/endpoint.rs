@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 
+use super::error::RegistryError;
 use super::settings::Tls;
 use crate::reference::DEFAULT_REGISTRY;
 
@@ -50,8 +51,6 @@ pub(super) enum Role {
     Registry,
     /// Asked first; whatever it does not answer is asked of the next.
     Mirror,
-    /// May speak http instead of https, by the user's word; then the next does.
-    Guess,
 }
 
 /// A repository's interface at one address.
@@ -64,6 +63,10 @@ pub(super) struct Endpoint {
     /// What credentials are kept under: `host[:port]`.
     registry: String,
     pub(super) role: Role,
+    /// Whether it may speak http instead of https, by the user's word; then the next one does.
+    pub(super) is_guess: bool,
+    /// The registry that the user named, if this is the one.
+    pub(super) named: Option<String>,
     serves: Serves,
     pub(super) tls: Tls,
     /// Header fields that the user wants to be sent to it.
@@ -80,6 +83,8 @@ impl Endpoint {
             repository: place.repository.clone(),
             registry: place.registry.clone(),
             role,
+            is_guess: false,
+            named: None,
             serves: Serves::All,
             tls: Tls::default(),
             headers: HeaderMap::new(),
@@ -103,6 +108,17 @@ impl Endpoint {
             registry: format!("{host}{}", port.unwrap_or_default()),
             stands_for: Some(self.registry),
             ..self
+        }
+    }
+
+    /// Whether the next endpoint is to be asked after `error`.
+    pub(super) fn passes(&self, error: &RegistryError) -> bool {
+        if self.is_guess && matches!(error, RegistryError::Transport { .. }) {
+            return true;
+        }
+        match self.role {
+            Role::Mirror => error.falls_through(),
+            Role::Registry => false,
         }
     }
 

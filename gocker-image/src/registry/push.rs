@@ -15,7 +15,9 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use reqwest::blocking::{Body, RequestBuilder, Response};
-use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE,
+};
 use reqwest::{Method, StatusCode, Url};
 
 use super::authorize::{Access, Scope};
@@ -25,7 +27,7 @@ use super::retry::{chance, spread};
 use super::transport::{broken, check_hop};
 use super::{Client, Inner, RegistryError};
 use crate::digest::Digest;
-use crate::image::Descriptor;
+use crate::image::{Descriptor, media_type};
 use crate::reference::Reference;
 
 /// The least speed that an upload may have, in bytes a second.
@@ -160,7 +162,9 @@ impl Client {
     fn has(&self, reference: &Reference, path: &str) -> Result<bool, RegistryError> {
         self.pushing(reference, None, |session| {
             let url = session.endpoint.url(path);
-            match session.send("HEAD", &url, &Ok) {
+            let accept = media_type::accepted_documents();
+            let head = session.send("HEAD", &url, &|request| Ok(request.header(ACCEPT, &accept)));
+            match head {
                 Ok(_) => Ok(true),
                 Err(RegistryError::Status { answer, .. }) => match answer.status {
                     404 => Ok(false),

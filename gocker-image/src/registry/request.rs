@@ -30,8 +30,7 @@ impl Inner {
         let route = self.route(reference)?;
         let mut passed = Vec::new();
         for endpoint in route.iter().filter(|endpoint| endpoint.serves(get.named)) {
-            let is_last = endpoint.role == Role::Registry;
-            if !is_last && lock(&self.dead).contains(&endpoint.origin()) {
+            if self.is_dead(endpoint) {
                 continue;
             }
             let access = Access {
@@ -43,7 +42,7 @@ impl Inner {
                 self.transport.get(endpoint, &url, header, get)
             });
             match answer {
-                Err(error) if !is_last && error.falls_through() => {
+                Err(error) if endpoint.passes(&error) => {
                     if error.is_of_the_dead() {
                         lock(&self.dead).insert(endpoint.origin());
                     }
@@ -65,11 +64,11 @@ impl Inner {
     ) -> Result<T, RegistryError> {
         let mut passed = Vec::new();
         for endpoint in endpoints {
-            if endpoint.role == Role::Guess && lock(&self.dead).contains(&endpoint.origin()) {
+            if self.is_dead(endpoint) {
                 continue;
             }
             match ask(endpoint) {
-                Err(error @ RegistryError::Transport { .. }) if endpoint.role == Role::Guess => {
+                Err(error) if endpoint.passes(&error) => {
                     lock(&self.dead).insert(endpoint.origin());
                     passed.push((endpoint.origin(), error));
                 }
@@ -77,6 +76,12 @@ impl Inner {
             }
         }
         Err(RegistryError::Address(String::new()).after(passed))
+    }
+
+    /// Whether another one is to be asked instead, because this one failed before.
+    fn is_dead(&self, endpoint: &Endpoint) -> bool {
+        let has_others = endpoint.is_guess || endpoint.role == Role::Mirror;
+        has_others && lock(&self.dead).contains(&endpoint.origin())
     }
 
     /// The endpoints of a repository, looked up once.

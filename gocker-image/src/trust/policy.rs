@@ -22,6 +22,7 @@ use serde_json::{Map, Value};
 
 use super::{Identity, PublicKey, TrustError};
 use crate::errno::CallError;
+use crate::image::refuse_duplicate_keys;
 use crate::reference::Reference;
 
 const FILE_LIMIT: u64 = 4 << 20;
@@ -113,7 +114,8 @@ impl Policy {
             return Ok(None);
         };
         let text = read(&path)?;
-        let file = serde_json::from_slice(&text);
+        // of two equal keys, readers differ in which one counts
+        let file = refuse_duplicate_keys(&text).and_then(|()| serde_json::from_slice(&text));
         let file = file.map_err(|source| TrustError::Policy {
             path: path.clone(),
             source,
@@ -294,6 +296,7 @@ mod tests {
             (of(r#"{"type":"reject"}"#), "rejects"),
             (of(""), "empty"),
             (r#"{"defualt":[]}"#.to_owned(), "policy.json"),
+            (r#"{"default":[],"default":[]}"#.to_owned(), "policy.json"),
         ];
         for (json, expected) in &cases {
             let error = requirements(json, "a.io/x").unwrap_err().to_string();

@@ -110,6 +110,8 @@ impl AuthFile {
         };
         let mut kept = names(self.content.get("auths"));
         kept.extend(names(self.content.get("credHelpers")));
+        kept.sort();
+        kept.dedup();
         let matching: Vec<String> = match key {
             None => kept,
             Some(key) => {

@@ -193,6 +193,7 @@ impl Settings {
             endpoints.extend(self.endpoints(&mirror.place, Role::Mirror, mirror.serves)?);
         }
         endpoints.extend(self.endpoints(&route.primary, Role::Registry, Serves::All)?);
+        name_own(&mut endpoints, reference.registry());
         Ok(endpoints)
     }
 
@@ -215,6 +216,7 @@ impl Settings {
         };
         let mut endpoints = self.endpoints(&place, Role::Registry, Serves::All)?;
         endpoints.retain(|endpoint| endpoint.role != Role::Mirror);
+        name_own(&mut endpoints, registry);
         Ok(endpoints)
     }
 
@@ -282,7 +284,8 @@ impl Settings {
                 trust: Trust::Any,
                 ..tls.unwrap_or_default()
             };
-            let guess = make("https", Role::Guess, tls)?;
+            let mut guess = make("https", role, tls)?;
+            guess.is_guess = true;
             return Ok(vec![guess, make("http", role, Tls::default())?]);
         }
         let url = Url::parse(&format!("http://{host}/"));
@@ -291,6 +294,15 @@ impl Settings {
             return Ok(vec![make("http", role, Tls::default())?]);
         }
         Ok(vec![make("https", role, tls.unwrap_or_default())?])
+    }
+}
+
+/// Tells the registry itself, which gets what the user gives for it, from its mirrors.
+fn name_own(endpoints: &mut [Endpoint], registry: &str) {
+    for endpoint in endpoints {
+        if endpoint.role == Role::Registry {
+            endpoint.named = Some(registry.to_owned());
+        }
     }
 }
 
