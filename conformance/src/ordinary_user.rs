@@ -14,7 +14,8 @@ use std::process::Command;
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::host::enter_private_mounts;
+use crate::command::run_command;
+use crate::host::{enter_private_mounts, has_systemd};
 use crate::test_bundle::{TestBundle, walk};
 
 /// The user's id, and that of its group; nobody else has it.
@@ -100,6 +101,37 @@ pub fn run_as_user(command: &mut Command, home: &Path) {
         .env("HOME", home)
         .env("USER", NAME)
         .env("XDG_RUNTIME_DIR", home.join("run"));
+}
+
+/// Where a systemd of the user's listens and keeps its files.
+#[must_use]
+pub fn systemd_directory() -> PathBuf {
+    PathBuf::from(format!("/run/user/{ID}"))
+}
+
+/// The cgroup of a systemd of the user's.
+#[must_use]
+pub fn systemd_cgroup() -> String {
+    format!("/user.slice/user-{ID}.slice/user@{ID}.service")
+}
+
+/// Starts the user's systemd; false where this machine runs none, or does not know the user.
+///
+/// # Panics
+/// When `/etc/passwd` cannot be read, or systemd refuses.
+#[must_use]
+pub fn start_systemd() -> bool {
+    let users = fs::read_to_string("/etc/passwd").expect("read /etc/passwd");
+    let id = ID.to_string();
+    let is_known = users
+        .lines()
+        .any(|line| line.split(':').nth(2) == Some(&id));
+    if !is_known || !has_systemd() {
+        return false;
+    }
+    let mut command = Command::new("systemctl");
+    run_command(command.args(["start", &format!("user@{ID}.service")])).success();
+    true
 }
 
 /// A program that the user can reach: itself, or a copy in `directory`.

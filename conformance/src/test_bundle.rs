@@ -51,6 +51,8 @@ pub struct TestBundle {
 enum Driver {
     Files,
     Systemd,
+    /// The ordinary user's own.
+    UserSystemd,
 }
 
 impl TestBundle {
@@ -92,6 +94,14 @@ impl TestBundle {
         self.set("/linux/cgroupsPath", json!(path))
     }
 
+    /// Has the systemd of the ordinary user make it, for [`Self::of_ordinary_user`].
+    #[must_use]
+    pub fn users_systemd(mut self) -> Self {
+        self.driver = Driver::UserSystemd;
+        let path = format!("user.slice:conformance:{}", self.id);
+        self.set("/linux/cgroupsPath", json!(path))
+    }
+
     /// A bundle whose process is a script.
     #[must_use]
     pub fn shell(script: &str) -> Self {
@@ -117,6 +127,13 @@ impl TestBundle {
         let path = self.config["linux"]["cgroupsPath"].as_str();
         self.cgroup = match (path, self.driver) {
             (Some(path), Driver::Systemd) => cgroup_of_unit(path),
+            (Some(path), Driver::UserSystemd) => {
+                format!(
+                    "{}{}",
+                    ordinary_user::systemd_cgroup(),
+                    cgroup_of_unit(path)
+                )
+            }
             (path, _) => path.unwrap_or_default().to_owned(),
         };
         self
@@ -242,7 +259,7 @@ impl TestBundle {
         self.write_config();
         let mut command = self.bare_runtime();
         command.arg("--root").arg(self.state_root());
-        if self.driver == Driver::Systemd {
+        if self.driver != Driver::Files {
             command.arg("--systemd-cgroup");
         }
         command
@@ -257,6 +274,9 @@ impl TestBundle {
         }
         let mut command = Command::new(ordinary_user::reachable(program, self.scratch()));
         ordinary_user::run_as_user(&mut command, &self.scratch().join("home"));
+        if self.driver == Driver::UserSystemd {
+            command.env("XDG_RUNTIME_DIR", ordinary_user::systemd_directory());
+        }
         command
     }
 

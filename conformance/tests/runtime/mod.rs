@@ -49,6 +49,7 @@ mod sockets;
 mod state_places;
 mod swaps;
 mod systemd;
+mod systemd_user;
 mod terminal;
 mod terminal_copy;
 mod time_namespaces;

@@ -28,7 +28,7 @@ pub(crate) fn document() -> Value {
                 "v1": true,
                 "v2": true,
                 "systemd": true,
-                "systemdUser": false,
+                "systemdUser": true,
                 "rdma": true,
             },
             "seccomp": seccomp::features(),
