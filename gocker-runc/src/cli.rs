@@ -93,7 +93,7 @@ impl From<Rootless> for crate::rootless::Rootless {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Save a container's processes, to be restored later (not served yet)
+    /// Save a container's processes, to be restored later
     Checkpoint(Box<checkpoint::Args>),
     /// Make a container that waits to be started
     Create(create::Args),
@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Pause(pause::Args),
     /// Print the processes of a container
     Ps(ps::Args),
-    /// Bring the processes of a checkpoint back (not served yet)
+    /// Bring the processes of a checkpoint back
     Restore(Box<restore::Args>),
     /// Let a paused container go on
     Resume(resume::Args),

@@ -13,6 +13,7 @@ mod commands;
 mod console;
 mod container;
 mod cpu_affinity;
+mod criu;
 mod errors;
 mod hooks;
 mod init;

@@ -15,6 +15,7 @@ const FLOORS: [&[&str]; 6] = [
         "cgroups",
         "console",
         "cpu_affinity",
+        "criu",
         "errors",
         "hooks",
         "intel_rdt",

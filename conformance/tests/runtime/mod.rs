@@ -5,6 +5,8 @@ mod bad_input;
 mod bad_places;
 mod cgroup_trees;
 mod cgroups;
+mod checkpoint;
+mod checkpoint_outside;
 mod cli;
 pub(crate) mod console;
 mod crash;

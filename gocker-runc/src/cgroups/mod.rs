@@ -358,6 +358,16 @@ impl Cgroup {
         }
     }
 
+    /// The directory of the freezer; None where there is none.
+    #[must_use]
+    pub(crate) fn freezer_dir(&self) -> Option<&Path> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.freezer_dir().ok(),
+            Self::V2(unified) => Some(unified.dir()),
+            Self::Shared(_) => None,
+        }
+    }
+
     /// Lets every process of the container go on.
     ///
     /// # Errors

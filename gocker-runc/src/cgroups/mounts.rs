@@ -13,6 +13,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bundles::config::linux::namespaces::{self, Namespaces};
+
 use super::Cgroup;
 use super::detect::{Hierarchy, Kind, Layout};
 use super::v1::Hierarchies;
@@ -24,6 +26,17 @@ pub(crate) enum View {
     Namespace,
     /// It has none: its own part is bound on v1, and on v2 all is shown.
     Host,
+}
+
+impl View {
+    /// The view of a container that has these namespaces.
+    pub(crate) fn of(namespaces: &Namespaces) -> Self {
+        if namespaces.has(namespaces::Kind::Cgroup) {
+            Self::Namespace
+        } else {
+            Self::Host
+        }
+    }
 }
 
 /// What to mount at the destination.

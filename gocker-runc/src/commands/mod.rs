@@ -56,7 +56,9 @@ pub(crate) fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::List(args) => list::run(&root, args).context("list"),
         Command::Pause(args) => pause::run(&root, args).context(named("pause", &args.id)),
         Command::Ps(args) => ps::run(&root, args).context(named("ps", args.id())),
-        Command::Restore(args) => restore::run(&root, args).context(named("restore", &args.id)),
+        Command::Restore(args) => {
+            restore::run(&root, args, cli.into()).context(named("restore", &args.id))
+        }
         Command::Resume(args) => resume::run(&root, args).context(named("resume", &args.id)),
         Command::Run(args) => preserved::check(preserved::listened(), args.preserve_fds)
             .and_then(|()| make_ready())

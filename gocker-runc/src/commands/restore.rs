@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::checkpoint::Images;
-use crate::operations::checkpoint::restore;
+use crate::init::plan::Choices;
+use crate::operations::activation::Activation;
+use crate::operations::create::{Globals, Mode, Request};
+use crate::operations::restore::{Saved, restore};
+use crate::operations::run::Afterwards;
 
 /// Arguments of `restore`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +48,38 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// The operation's.
-pub(crate) fn run(root: &Path, args: &Args) -> anyhow::Result<ExitCode> {
-    restore(root, &args.id)?;
-    Ok(ExitCode::SUCCESS)
+pub(crate) fn run(root: &Path, args: &Args, globals: Globals) -> anyhow::Result<ExitCode> {
+    let mode = if args.detach {
+        Mode::Detached
+    } else {
+        Mode::Foreground
+    };
+    let request = Request {
+        root,
+        id: &args.id,
+        bundle: &args.bundle,
+        console_socket: args.console_socket.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+        pidfd_socket: None,
+        choices: Choices {
+            no_pivot: args.no_pivot,
+            ..Choices::default()
+        },
+        mode,
+        globals,
+        activation: Activation {
+            notify_socket: super::notify_socket(),
+            variables: Vec::new(),
+        },
+    };
+    let saved = Saved {
+        images: args.images.request(),
+        lsm_profile: args.lsm_profile.clone(),
+        lsm_mount_context: args.lsm_mount_context.clone(),
+    };
+    let afterwards = Afterwards {
+        keep: false,
+        no_subreaper: args.no_subreaper,
+    };
+    restore(&request, &saved, afterwards).map(ExitCode::from)
 }

@@ -234,7 +234,7 @@ fn move_devices(devices: NetDevices, joined: Option<OwnedFd>, init: Pid) -> anyh
 
 /// The container's root, as the host knows it, where the container may divide its cgroup: it
 /// sees it as the root of a cgroup namespace, through a mount that can be written.
-fn cgroup_owner(config: &Config) -> Option<Uid> {
+pub(super) fn cgroup_owner(config: &Config) -> Option<Uid> {
     let is_writable = |mount: &Mount| {
         matches!(mount.kind.as_str(), "cgroup" | "cgroup2")
             && !mount
@@ -367,7 +367,11 @@ fn fate(pid: Pid) -> String {
     }
 }
 
-fn run_runtime_hooks(config: &Config, state: &State) -> anyhow::Result<()> {
+/// Runs the hooks that come between the container's namespaces and its program.
+///
+/// # Errors
+/// The hook that failed.
+pub(super) fn run_runtime_hooks(config: &Config, state: &State) -> anyhow::Result<()> {
     let json = serde_json::to_vec(&state.report(Status::Creating)).context("state for hooks")?;
     hooks::run("prestart", &config.hooks.prestart, &json)?;
     hooks::run("createRuntime", &config.hooks.create_runtime, &json)?;

@@ -21,6 +21,10 @@ pub(crate) fn document() -> Value {
             "poststop",
         ],
         "mountOptions": mount_options::known_words(),
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities::known_names(),

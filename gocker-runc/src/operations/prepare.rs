@@ -85,11 +85,7 @@ pub(super) fn prepare(request: &Request<'_>) -> anyhow::Result<Prepared> {
     state.template.memory_policy = memory_policy(&bundle)?;
     let rdt = plan_rdt(request, &bundle)?;
     state.rdt = rdt.as_ref().map(Wish::groups);
-    let view = if config.linux.namespaces.has(Kind::Cgroup) {
-        View::Namespace
-    } else {
-        View::Host
-    };
+    let view = View::of(&config.linux.namespaces);
     let cgroup_mounts = cgroup.mount_list(layout.as_ref(), view);
     let mut plan = InitPlan::new(&config, state.clone(), request.choices, &cgroup_mounts)
         .context("config.json")?;

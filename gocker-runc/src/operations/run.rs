@@ -1,6 +1,6 @@
 //! `run`: `create` and `start` in one, and in the foreground waiting for the end, too.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -8,7 +8,7 @@ use nix::sys::prctl;
 use nix::unistd::Pid;
 
 use super::create::{Created, Mode, Request, create};
-use super::{activation, delete, start, undo};
+use super::{State, activation, delete, start, undo};
 use crate::container::state_dir::StateDir;
 use crate::process::attend::{Attended, Beside, Signals, attend};
 use crate::process::handshake::{FromInit, RuntimeEnd, ToInit};
@@ -30,14 +30,7 @@ pub(crate) struct Afterwards {
 /// # Errors
 /// As [`create`]'s, and what init says when the process cannot be executed.
 pub(crate) fn run(request: &Request<'_>, afterwards: Afterwards) -> anyhow::Result<u8> {
-    if request.mode == Mode::Foreground && !afterwards.no_subreaper {
-        prctl::set_child_subreaper(true).context("prctl(CHILD_SUBREAPER)")?;
-    }
-    let signals = match request.mode {
-        // Before the clone, so that none is lost.
-        Mode::Foreground => Some(Signals::block().context("signalfd")?),
-        Mode::Create | Mode::Detached => None,
-    };
+    let signals = take_signals(request.mode, afterwards)?;
     let Created {
         dir,
         state,
@@ -59,6 +52,67 @@ pub(crate) fn run(request: &Request<'_>, afterwards: Afterwards) -> anyhow::Resu
             return Err(error);
         }
     };
+    let running = Running {
+        dir,
+        state,
+        pid,
+        pidfd,
+        master,
+        notify,
+    };
+    follow(request, running, signals, afterwards)
+}
+
+/// A container whose process runs.
+pub(super) struct Running {
+    /// Its locked directory.
+    pub(super) dir: StateDir,
+    /// What `state.json` says.
+    pub(super) state: State,
+    /// Its first process.
+    pub(super) pid: Pid,
+    /// That, and no later process of that id.
+    pub(super) pidfd: OwnedFd,
+    /// The terminal's master, in the foreground.
+    pub(super) master: Option<OwnedFd>,
+    /// Where it says that it is ready.
+    pub(super) notify: Option<Notify>,
+}
+
+/// Prepares this process for one in the foreground, before there is any.
+///
+/// # Errors
+/// The call that failed.
+pub(super) fn take_signals(mode: Mode, afterwards: Afterwards) -> anyhow::Result<Option<Signals>> {
+    if mode != Mode::Foreground {
+        return Ok(None);
+    }
+    if !afterwards.no_subreaper {
+        prctl::set_child_subreaper(true).context("prctl(CHILD_SUBREAPER)")?;
+    }
+    // Before the clone, so that none is lost.
+    Signals::block().context("signalfd").map(Some)
+}
+
+/// What comes once the process runs: `poststart` hooks, and in the foreground, where there are
+/// `signals`, to wait for its end. Returns the exit status to pass on.
+///
+/// # Errors
+/// A hook that failed, or a call that waits.
+pub(super) fn follow(
+    request: &Request<'_>,
+    running: Running,
+    signals: Option<Signals>,
+    afterwards: Afterwards,
+) -> anyhow::Result<u8> {
+    let Running {
+        dir,
+        state,
+        pid,
+        pidfd,
+        master,
+        notify,
+    } = running;
     start::run_poststart(dir, &state)?;
     let Some(signals) = signals else {
         if let Some(notify) = notify {

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bundles::config::linux::devices::{Device, DeviceKind};
 use nix::errno::Errno;
@@ -44,6 +44,12 @@ const LINKS: &[(&str, &str)] = &[
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
 ];
+
+/// The paths of the nodes that every container has.
+pub(crate) fn default_paths() -> impl Iterator<Item = PathBuf> {
+    let dev = Path::new("/dev");
+    DEFAULT_NODES.iter().map(move |(name, ..)| dev.join(name))
+}
 
 /// Makes the default nodes, the links and `extra` beneath `root`, whose `/dev` is in place.
 ///

@@ -1,13 +1,15 @@
 //! Small process-wide calls that nix lacks or wraps in more than is needed here.
 #![allow(unsafe_code, reason = "system calls that nix lacks")]
 
-use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Pid, write};
 
 /// execveat(2) of the file that `file` refers to. Returns only on failure.
 pub(crate) fn execveat(file: BorrowedFd<'_>, args: &[&CStr], env: &[&CStr]) -> Errno {
@@ -82,6 +84,37 @@ pub(crate) fn start_with_default_signals(command: &mut Command) {
             Ok(())
         })
     };
+}
+
+/// Has `command` start as a member of the cgroups that the open files `cgroups` belong to, and, with
+/// a `root`, in a mount namespace of its own in which that directory is a mount. Nothing that it
+/// mounts reaches the caller's.
+pub(crate) fn start_in(command: &mut Command, cgroups: Vec<OwnedFd>, root: Option<CString>) {
+    let enter = move || {
+        for file in &cgroups {
+            write(file, b"0")?;
+        }
+        let Some(root) = root.as_deref() else {
+            return Ok(());
+        };
+        let none = None::<&CStr>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, c"/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+        let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(root), root, none, bind, none)?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls alone.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// A copy of descriptor number `fd`, which the caller of this program has left open; None where
+/// nothing is.
+pub(crate) fn copy_of_inherited(fd: RawFd) -> Option<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor and leaves `fd` to whoever owns it.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    // SAFETY: the kernel has just made it, and nothing else owns it.
+    (copy >= 0).then(|| unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
 /// setdomainname(2): the UTS namespace's NIS domain name.
