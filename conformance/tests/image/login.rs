@@ -3,14 +3,18 @@
 //! Spec: containers-auth.json(5), docker-credential-helpers, distribution's oauth2 specification
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use conformance::command::run_within;
+use conformance::command::{process_id, run_within};
 use conformance::hostile::{Answer, base64};
-use conformance::{HostileRegistry, Output, Registry, StoreRoot};
+use conformance::{HostileRegistry, Output, Registry, StoreRoot, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use serde_json::{Value, json};
 
 use super::{made_store, small_image};
@@ -164,6 +168,67 @@ fn credentials_can_be_given_for_one_command() {
     .success();
     run(&store, &["tags", "--creds", "user:pass word", &name], "").success();
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+}
+
+/// Starts `login` on a terminal of its own, and waits until it asks for the password.
+fn login_on_terminal(store: &StoreRoot, registry: &str) -> (Child, fs::File, OwnedFd) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = store.command(&["login", "--username", "user", registry]);
+    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
+    command.env("REGISTRY_AUTH_FILE", auth_file(store));
+    let child = command
+        .stdin(slave())
+        .stdout(slave())
+        .stderr(slave())
+        .spawn()
+        .unwrap();
+    let mut master = fs::File::from(pty.master);
+    let mut shown = Vec::new();
+    while !shown.ends_with(b"password: ") {
+        let mut byte = [0];
+        master.read_exact(&mut byte).unwrap();
+        shown.push(byte[0]);
+    }
+    // the prompt comes before the echo goes
+    let is_hidden = || {
+        let terminal = tcgetattr(&pty.slave).unwrap();
+        !terminal.local_flags.contains(LocalFlags::ECHO)
+    };
+    assert!(wait_until(Duration::from_secs(10), is_hidden));
+    (child, master, pty.slave)
+}
+
+#[test]
+fn a_password_is_asked_for_and_not_shown() {
+    let store = made_store();
+    let (_plain, registry) = closed(&store);
+    let (mut child, mut master, slave) = login_on_terminal(&store, registry.host());
+    master.write_all(b"pass word\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let terminal = tcgetattr(&slave).unwrap();
+    assert!(
+        terminal.local_flags.contains(LocalFlags::ECHO),
+        "the echo is back"
+    );
+    drop(slave);
+    let mut shown = Vec::new();
+    // a terminal whose other end is closed ends with an error
+    drop(master.read_to_end(&mut shown));
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(
+        shown.contains("logged in") && !shown.contains("pass word"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn who_gives_up_at_the_password_gets_the_echo_back() {
+    let store = made_store();
+    let (mut child, _master, slave) = login_on_terminal(&store, "127.0.0.1:1");
+    kill(process_id(child.id()), Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().code().is_none(), "ends by the signal");
+    let terminal = tcgetattr(&slave).unwrap();
+    assert!(terminal.local_flags.contains(LocalFlags::ECHO));
 }
 
 /// A helper of that name, which keeps what it is given in a file beside the store.

@@ -33,10 +33,11 @@ mod whiteouts;
 
 use std::env;
 use std::path::PathBuf;
+use std::process::Command;
 
 use conformance::http::Request;
 use conformance::images::{Entry, Image, ImageBuilder, Layer};
-use conformance::{HostileRegistry, StoreRoot, umoci};
+use conformance::{HostileRegistry, StoreRoot, run_command, umoci};
 
 /// The root file system that the tool under test makes of an image.
 #[track_caller]
@@ -94,4 +95,12 @@ fn assert_unchanged(store: &StoreRoot, before: &(Vec<String>, Vec<String>)) {
 /// All files, directories and subvolumes of a store.
 fn state(store: &StoreRoot) -> (Vec<String>, Vec<String>) {
     (store.inventory().unwrap(), store.subvolumes().unwrap())
+}
+
+/// Runs openssl with the arguments that `arguments` adds.
+#[track_caller]
+fn openssl(arguments: impl FnOnce(&mut Command) -> &mut Command) {
+    let mut command = Command::new("openssl");
+    arguments(&mut command);
+    run_command(&mut command).success();
 }

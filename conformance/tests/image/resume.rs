@@ -172,6 +172,29 @@ fn what_was_kept_is_verified_from_its_first_byte() {
 }
 
 #[test]
+fn a_registry_that_refuses_ranges_is_asked_for_all() {
+    let image = image(&[6]);
+    let (blob, asked) = (image.layers[0].clone(), Mutex::new(0));
+    let server = HostileRegistry::start(move |request| {
+        let is_layer = request.target.ends_with(&blob.digest);
+        let mut asked = asked.lock().unwrap();
+        *asked += u32::from(is_layer);
+        if is_layer && *asked == 1 {
+            let half = Delivery::StallAfter(blob.bytes.len() / 2);
+            return Some(content(&blob, request).delivery(half));
+        }
+        (is_layer && request.field("range").is_some()).then(|| Answer::status(416))
+    })
+    .unwrap();
+    let store = made_store();
+    let reference = server.serve(&image, "image", "latest");
+    let half = image.layers[0].bytes.len() as u64 / 2;
+    interrupted(&store, &reference, half, Signal::SIGKILL);
+    store.run(&["pull", "--quiet", &reference]).success();
+    assert_eq!(ranges(&server, &image.layers[0]).len(), 3);
+}
+
+#[test]
 fn more_than_the_blob_is_no_help() {
     let image = image(&[2]);
     let (server, store) = (HostileRegistry::honest().unwrap(), made_store());

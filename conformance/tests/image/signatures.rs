@@ -4,14 +4,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use conformance::hostile::base64;
 use conformance::images::media_types::{CONFIG, MANIFEST};
 use conformance::images::{Blob, Documents, Image, Index};
-use conformance::{HostileRegistry, Output, StoreRoot, run_command};
+use conformance::{HostileRegistry, Output, StoreRoot};
 
-use super::{made_store, small_image};
+use super::{made_store, openssl, small_image};
 
 const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 
@@ -62,13 +61,6 @@ impl Keys {
         });
         fs::read(signature).unwrap()
     }
-}
-
-#[track_caller]
-fn openssl(arguments: impl FnOnce(&mut Command) -> &mut Command) {
-    let mut command = Command::new("openssl");
-    arguments(&mut command);
-    run_command(&mut command).success();
 }
 
 /// Signs `digest` for the name `name`, as cosign does.

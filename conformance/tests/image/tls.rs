@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use conformance::{HostileRegistry, Registry, StoreRoot, run_command};
+use conformance::{HostileRegistry, Registry, StoreRoot};
 use tempfile::TempDir;
 
-use super::{made_store, small_image};
+use super::{made_store, openssl, small_image};
 
 /// An authority, with certificates of its own for a server and for a client.
 struct Authority {
@@ -87,13 +86,6 @@ impl Authority {
         }
         dir
     }
-}
-
-#[track_caller]
-fn openssl(arguments: impl FnOnce(&mut Command) -> &mut Command) {
-    let mut command = Command::new("openssl");
-    arguments(&mut command);
-    run_command(&mut command).success();
 }
 
 /// A registry with one image, over http and, with the authority's certificate, over https.

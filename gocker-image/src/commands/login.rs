@@ -3,10 +3,11 @@
 use std::io::{self, BufRead, IsTerminal, Read};
 
 use anyhow::{Context as _, bail};
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use super::Context;
 use crate::cli::{LoginArgs, LogoutArgs};
+use crate::interrupt;
 use crate::reference::Reference;
 use crate::registry::Credential;
 use crate::report;
@@ -127,11 +128,16 @@ fn password_of_terminal() -> anyhow::Result<String> {
     let shown = tcgetattr(&terminal).context("tcgetattr")?;
     let mut hidden = shown.clone();
     hidden.local_flags.remove(LocalFlags::ECHO);
+    // the plain structure, which threads may share
+    let shown = libc::termios::from(shown);
+    let show = || tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &Termios::from(shown));
     tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context("tcsetattr")?;
-    let read = one_line();
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &shown).context("tcsetattr")?;
+    // whoever gives up is to see what they type next; the process ends, so nobody is told
+    let tidy = || show().unwrap_or_default();
+    let read = interrupt::guarded(&tidy, one_line);
+    show().context("tcsetattr")?;
     report::say("\n");
-    read
+    read?
 }
 
 fn one_line() -> anyhow::Result<String> {

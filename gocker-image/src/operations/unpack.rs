@@ -229,8 +229,14 @@ impl<'a> Work<'a> {
 
     /// Records the topmost layer, which no snapshot has put on disk.
     fn record_last(&mut self) -> anyhow::Result<()> {
-        let is_settled = lock(self.in_hand).settled.is_some();
-        if is_settled {
+        let blob = {
+            let in_hand = lock(self.in_hand);
+            let settled = in_hand.settled.as_ref();
+            settled.map(|(_, record)| record.blob.clone())
+        };
+        if let Some(blob) = blob {
+            // before the sync, which would write it to the disk for nothing
+            self.store.remove_partial(&blob)?;
             self.store.sync()?;
         }
         self.record_settled()

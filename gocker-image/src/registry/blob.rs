@@ -141,9 +141,16 @@ struct ResumingBody {
 }
 
 impl ResumingBody {
-    /// Opens the connection, from `position` on.
+    /// Opens the connection, from `position` on. Who does not serve that range is asked for all.
     fn connect(&mut self) -> Result<(), RegistryError> {
-        let get = Get::blob(self.position);
+        match self.connect_from(self.position) {
+            Err(error) if error.status() == Some(416) && self.position > 0 => self.connect_from(0),
+            result => result,
+        }
+    }
+
+    fn connect_from(&mut self, offset: u64) -> Result<(), RegistryError> {
+        let get = Get::blob(offset);
         let mut response = self.client.inner.get(&self.reference, &self.path, &get)?;
         let size = self.descriptor.size;
         let left = if response.status() == StatusCode::PARTIAL_CONTENT && self.position > 0 {

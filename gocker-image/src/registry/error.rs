@@ -246,10 +246,15 @@ impl RegistryError {
     /// Whether there is no such thing at the registry.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+
+    /// The status that the registry answered with.
+    pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Self::Status { answer, .. } => answer.status == 404,
-            Self::Mirrors { source, .. } => source.is_not_found(),
-            _ => false,
+            Self::Status { answer, .. } => Some(answer.status),
+            Self::Mirrors { source, .. } => source.status(),
+            _ => None,
         }
     }
 
@@ -280,8 +285,8 @@ impl RegistryError {
                 with_credentials: false,
                 ..
             } => Some(
-                "the repository may not exist, or need credentials, which are read from \
-                 $REGISTRY_AUTH_FILE, ~/.config/containers/auth.json and ~/.docker/config.json"
+                "the repository may not exist, or need credentials: login keeps them, and those of \
+                 Podman and Docker are read"
                     .to_owned(),
             ),
             Self::Transport {
