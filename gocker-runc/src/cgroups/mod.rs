@@ -67,7 +67,7 @@ pub(crate) enum Cgroup {
 ///
 /// A cgroup namespace shows as its root where its creator *is*; so it is unshared by the child
 /// after these steps, never made by the clone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct WayIn {
     /// For CLONE_INTO_CGROUP.
     pub(crate) clone_into: Option<OwnedFd>,
@@ -171,6 +171,23 @@ impl Cgroup {
             Err(error) => match self.undo_create() {
                 Ok(()) | Err(_) => Err(error),
             },
+        }
+    }
+
+    /// Whether a process has to be put into it when systemd has started its unit: on v1
+    /// systemd clears away what is empty beneath a slice, whenever it starts or stops a unit there.
+    pub(crate) fn is_entered_late(&self) -> bool {
+        matches!(self, Self::V1(_))
+    }
+
+    /// Puts the first process into a cgroup that is entered late.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn complete(&mut self, pid: Pid) -> Result<(), Error> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.complete(pid),
+            Self::V2(_) | Self::Shared(_) => Ok(()),
         }
     }
 

@@ -20,6 +20,7 @@ use super::activation::Activation;
 use super::prepare::{Prepared, forgive_lack_of_rights, prepare, write_files};
 use super::spawn::{Outside, Spawned, spawn};
 use super::undo::Made;
+use crate::cgroups::WayIn;
 use crate::container::state::Process;
 use crate::container::state_dir::StateDir;
 use crate::container::status::Status;
@@ -141,7 +142,13 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
     .context("config.json")?;
     plan.open_sources()?;
     let awaits_record = plan.awaits_record;
-    let way_in = cgroup.way_in().context("open the cgroup")?;
+    let is_late = scope.is_some() && cgroup.is_entered_late();
+    plan.awaits_cgroup = is_late;
+    let way_in = if is_late {
+        WayIn::default()
+    } else {
+        cgroup.way_in().context("open the cgroup")?
+    };
     let joined_network = match net_devices {
         Some(_) => plan.namespaces.joined_network()?,
         None => None,
@@ -162,6 +169,11 @@ pub(crate) fn create(request: &Request<'_>) -> anyhow::Result<Created> {
         let started = scope.start(pid, &config.linux.resources, layout.kind());
         made.unit = scope.started();
         started.context("config.json")?;
+        if let Some(cgroup) = made.cgroup.as_mut().filter(|_| is_late) {
+            cgroup.complete(pid).context("enter the cgroup")?;
+            let set = cgroup.apply_before_entry(&config.linux.resources);
+            set.context("config.json")?;
+        }
     }
     if let (Some(rdt), Some(groups)) = (rdt, &state.rdt) {
         let groups = made.rdt.insert(groups.clone());

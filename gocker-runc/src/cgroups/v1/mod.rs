@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use bundles::config::linux::resources::{HugepageLimit, Limit, Resources};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::detect::{Hierarchy, Kind, Layout};
 use super::path::Place;
@@ -141,6 +142,23 @@ impl Hierarchies {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Makes again what systemd has cleared away while it started other units, and puts process
+    /// `pid` into all of it.
+    pub(super) fn complete(&mut self, pid: Pid) -> Result<(), Error> {
+        for member in &self.members {
+            let first = self.made.len();
+            if tree::make(&member.dir, &mut self.made)? == Found::Absent && member.has("cpuset") {
+                cpuset::fill(self.made.get(first..).unwrap_or_default())?;
+            }
+            let path = member.dir.join("cgroup.procs");
+            files::write(&path, &pid.to_string())
+                .map_err(|answer| tree::path_error("write", &path, answer))?;
+        }
+        // The rules may have gone with the directory.
+        self.has_device_rules = false;
         Ok(())
     }
 
