@@ -115,8 +115,9 @@ fn a_socket_of_the_hosts_is_found_again_where_it_is_asked_for() {
     let log = UnixDatagram::bind(&socket).expect("bind");
     log.set_read_timeout(Some(SOON * 10)).expect("a limit");
     log.set_nonblocking(false).expect("blocks");
-    let bundle = bundle.mount(json!({"destination": "/dev/log", "type": "bind",
-        "source": socket, "options": ["bind"]}));
+    // CRIU connects to it by the name that it was bound to.
+    let at = |destination: &Path| json!({"destination": destination, "type": "bind", "source": socket, "options": ["bind"]});
+    let bundle = bundle.mount(at(Path::new("/dev/log"))).mount(at(&socket));
     let mut message = [0; 256];
     let container = run(&bundle);
     log.recv(&mut message).expect("is logged");
