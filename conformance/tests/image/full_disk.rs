@@ -70,6 +70,24 @@ fn a_store_on_btrfs_needs_no_loop_device_of_its_own() {
 }
 
 #[test]
+fn what_is_kept_for_the_next_pull_is_not_in_the_way_of_this_one() {
+    let (server, store) = (
+        HostileRegistry::honest().unwrap(),
+        StoreRoot::new().unwrap(),
+    );
+    // room for the layer, but not for its blob beside it
+    mount_btrfs(&store, 200);
+    let reference = server.serve(&large_image(30), "image", "latest");
+    store.run(&["pull", "--quiet", &reference]).success();
+    let inventory = store.inventory().unwrap();
+    assert!(
+        !inventory.iter().any(|path| path.starts_with("partial/")),
+        "{inventory:?}"
+    );
+    assert!(store.bundle(&reference, "one").join("rootfs/f29").exists());
+}
+
+#[test]
 fn a_full_disk_is_told_and_nothing_is_left() {
     let (server, store) = (
         HostileRegistry::honest().unwrap(),

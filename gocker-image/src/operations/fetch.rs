@@ -8,7 +8,7 @@ use crate::digest::VerifyError;
 use crate::image::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{BlobReader, Client, Kept};
-use crate::store::{Partial, Store};
+use crate::store::{Partial, Store, StoreError};
 use crate::unpack::OpenBlob;
 
 /// A blob smaller than this is fetched anew sooner than it is kept.
@@ -21,6 +21,8 @@ pub(super) struct Source<'a> {
     pub(super) reference: &'a Reference,
     /// Whether bytes that were kept turned out to be wrong.
     spoiled: Arc<AtomicBool>,
+    /// Whether blobs are kept while they are fetched.
+    keeps: AtomicBool,
 }
 
 impl<'a> Source<'a> {
@@ -30,6 +32,7 @@ impl<'a> Source<'a> {
             client,
             reference,
             spoiled: Arc::default(),
+            keeps: AtomicBool::new(true),
         }
     }
 
@@ -37,11 +40,7 @@ impl<'a> Source<'a> {
     pub(super) fn open(&self, blob: &Descriptor) -> anyhow::Result<OpenBlob<'static>> {
         let (client, reference) = (self.client.clone(), self.reference.clone());
         let (blob, spoiled) = (blob.clone(), Arc::clone(&self.spoiled));
-        let partial = if blob.size >= KEPT_FROM && blob.data.is_none() {
-            self.store.partial(&blob.digest)?
-        } else {
-            None
-        };
+        let partial = self.partial(&blob)?;
         Ok(Box::new(move || {
             let kept = match &partial {
                 Some(partial) if partial.bytes() > 0 => Some(Kept {
@@ -62,6 +61,29 @@ impl<'a> Source<'a> {
                 spoiled,
             }) as Box<dyn Read + Send>)
         }))
+    }
+
+    /// Where a blob is kept. None: it is small, another process keeps it, or there is no room.
+    fn partial(&self, blob: &Descriptor) -> Result<Option<Partial>, StoreError> {
+        let is_worth_it = blob.size >= KEPT_FROM && blob.data.is_none();
+        if !is_worth_it || !self.keeps.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        match self.store.partial(&blob.digest) {
+            Err(StoreError::Call(error)) if error.is_full() => Ok(None),
+            result => result,
+        }
+    }
+
+    /// Keeps nothing from now on, because the disk is full. Says whether anything was kept.
+    pub(super) fn make_room(&self, layers: &[Descriptor]) -> Result<bool, StoreError> {
+        if !self.keeps.swap(false, Ordering::SeqCst) {
+            return Ok(false);
+        }
+        for blob in layers {
+            self.store.remove_partial(&blob.digest)?;
+        }
+        Ok(layers.iter().any(|blob| blob.size >= KEPT_FROM))
     }
 
     /// Whether a pull has failed only by what an earlier one had kept.

@@ -125,6 +125,14 @@ fn registry_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'
     cause.downcast_ref::<RegistryError>().or(inner)
 }
 
+/// Whether the store's file system is full.
+fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(StoreError::Full { .. }))
+            || cause.downcast_ref::<Cause>().is_some_and(Cause::is_full)
+    })
+}
+
 /// Whether the network failed, and not what came over it.
 fn is_of_the_network(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(registry_error);

@@ -163,6 +163,15 @@ impl Pull<'_> {
         let unpacked = match unpack() {
             // what an earlier pull had kept was damaged, and is gone now
             Err(_) if source.was_spoiled() => unpack(),
+            // what is kept for the next pull must not be in the way of this one
+            Err(error) if super::is_full(&error) => {
+                let blobs: Vec<_> = layers.iter().map(|layer| layer.blob.clone()).collect();
+                if source.make_room(&blobs)? {
+                    unpack()
+                } else {
+                    Err(error)
+                }
+            }
             result => result,
         };
         match unpacked {

@@ -9,6 +9,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SigSet, SigmaskHow};
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, CredentialsError};
@@ -115,13 +116,18 @@ impl Helper<'_> {
             return Err(self.wrong("a helper's name has no slash"));
         }
         let failed = |error: io::Error| self.wrong(&error.to_string());
-        let mut helper = Command::new(format!("docker-credential-{}", self.name))
+        let mut command = Command::new(format!("docker-credential-{}", self.name));
+        command
             .arg(action)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(failed)?;
+            .stderr(Stdio::inherit());
+        // Ctrl-C is for the helper, too, even while this program holds its own signals back
+        let held = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK);
+        let spawned = command.spawn();
+        let restored = held.and_then(|held| held.thread_set_mask());
+        let mut helper = spawned.map_err(failed)?;
+        restored.map_err(|errno| failed(errno.into()))?;
         let (sender, receiver) = channel();
         let (stdin, stdout, input) = (helper.stdin.take(), helper.stdout.take(), input.to_vec());
         // threads of their own, for a helper that neither reads nor writes must not hold us up
