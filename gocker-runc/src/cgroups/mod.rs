@@ -30,6 +30,7 @@ pub(crate) mod systemd;
 mod tree;
 mod v1;
 mod v2;
+mod way_in;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -47,6 +48,7 @@ use oom::OomWatch;
 use shared::Shared;
 use stats::Stats;
 use sub_paths::SubPaths;
+pub(crate) use way_in::WayIn;
 
 /// One container's cgroup, made or still to be made.
 #[derive(Debug)]
@@ -57,22 +59,6 @@ pub(crate) enum Cgroup {
     V2(v2::Unified),
     /// None of its own.
     Shared(Shared),
-}
-
-/// How a new process becomes a member.
-///
-/// It is cloned with CLONE_INTO_CGROUP where `clone_into` is there; then, still with one
-/// thread, it writes `0` to each of `tasks` itself. A runtime that moves the child from
-/// outside waits for a lock over all threads of the machine.
-///
-/// A cgroup namespace shows as its root where its creator *is*; so it is unshared by the child
-/// after these steps, never made by the clone.
-#[derive(Debug, Default)]
-pub(crate) struct WayIn {
-    /// For CLONE_INTO_CGROUP.
-    pub(crate) clone_into: Option<OwnedFd>,
-    /// Open for writing, close-on-exec.
-    pub(crate) tasks: Vec<OwnedFd>,
 }
 
 /// What `state.json` keeps: the directory of each controller, and on v2 the one directory

@@ -16,6 +16,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::cgroups::{Cgroup, WayIn};
+use crate::init::intermediate::run_intermediate;
 use crate::init::join::{self, JoinPlan};
 use crate::init::{self, plan::InitPlan};
 use crate::namespaces;
@@ -90,7 +91,7 @@ pub(super) fn spawn(
         .context("create namespaces")?
     {
         // SAFETY: the child of a process with one thread has one.
-        Cloned::Child if intermediate => unsafe { init::run_intermediate(plan, theirs, listener) },
+        Cloned::Child if intermediate => unsafe { run_intermediate(plan, theirs, listener) },
         Cloned::Child => init::run(plan, theirs, listener),
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
