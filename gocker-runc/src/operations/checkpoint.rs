@@ -162,7 +162,9 @@ fn dump(
                 port: Some(i32::from(*port)),
             }),
         external: external_namespaces(pid, config)?,
-        ..request.images.options(directories, &state.annotations)
+        ..request
+            .images
+            .options(directories, config, &state.annotations)
     };
     let cgroup = Cgroup::from_record(&state.cgroup);
     options.freeze_cgroup = cgroup.freezer_dir().map(text).transpose()?;

@@ -113,6 +113,7 @@ impl Images {
     pub(super) fn options(
         &self,
         directories: &Directories,
+        config: &Config,
         annotations: &HashMap<String, String>,
     ) -> Options {
         let log = directories.log.file_name().unwrap_or_default();
@@ -131,8 +132,7 @@ impl Images {
             lazy_pages: yes(self.lazy_pages),
             auto_dedup: yes(self.auto_dedup),
             manage_cgroups_mode: Some(self.cgroups.into()),
-            empty_ns: self
-                .empty_network
+            empty_ns: (self.empty_network || has_network_of_hooks(config))
                 .then_some(libc::CLONE_NEWNET.cast_unsigned()),
             config_file: config_file(annotations, Path::new(CONFIG_FILE)),
             ..Options::default()
@@ -188,6 +188,14 @@ fn open_directory(flag: &str, path: &Path) -> anyhow::Result<File> {
     options
         .open(path)
         .with_context(|| format!("{flag}: open {path:?}"))
+}
+
+/// Whether the hooks of an engine's set up the container's network, and will again: then CRIU is not
+/// to save devices whose other end is theirs.
+fn has_network_of_hooks(config: &Config) -> bool {
+    let hooks = &config.hooks;
+    let has_hooks = !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty();
+    has_hooks && config.linux.namespaces.is_new(Kind::Network)
 }
 
 /// An annotation that is empty wants no file at all.

@@ -124,7 +124,9 @@ fn bring_back(
         lsm_profile: saved.lsm_profile.clone(),
         lsm_mount_context: saved.lsm_mount_context.clone(),
         join_ns: namespaces_to_join(config).context("config.json")?,
-        ..saved.images.options(directories, &config.annotations)
+        ..saved
+            .images
+            .options(directories, config, &config.annotations)
     };
     let dir = made.dir.insert(StateDir::create(request.root, request.id)?);
     write_files(dir, &prepared.state, &prepared.plan, prepared.notifies)?;
