@@ -9,7 +9,7 @@
 //! registry  store  unpack  trust the network, the disk, tar streams into trees, signatures
 //! image  reference  digest       the documents and names that all of them share
 //! interrupt
-//! errno  btrfs
+//! errno  environment  btrfs
 //! ```
 //!
 //! A module imports only from lower lines, never from its own (`tests/floors.rs`). `registry`,
@@ -19,6 +19,7 @@ pub mod btrfs;
 pub mod cli;
 mod commands;
 pub mod digest;
+mod environment;
 pub mod errno;
 pub mod front;
 pub mod image;

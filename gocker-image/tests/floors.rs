@@ -17,6 +17,7 @@ const FLOORS: [&[&str]; 6] = [
         "digest",
         "interrupt",
         "errno",
+        "environment",
         "btrfs",
     ],
 ];

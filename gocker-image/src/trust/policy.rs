@@ -21,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Identity, PublicKey, TrustError};
+use crate::environment::path_in;
 use crate::errno::CallError;
 use crate::image::refuse_duplicate_keys;
 use crate::reference::Reference;
@@ -95,8 +96,7 @@ impl PolicyPaths {
         match self {
             Self::Only(path) => Some(path.clone()),
             Self::Default => {
-                let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-                let own = home.map(|home| Path::new(&home).join(".config/containers/policy.json"));
+                let own = path_in("HOME").map(|home| home.join(".config/containers/policy.json"));
                 let system = PathBuf::from("/etc/containers/policy.json");
                 own.into_iter().chain([system]).find(|path| path.exists())
             }

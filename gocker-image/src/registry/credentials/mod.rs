@@ -22,6 +22,7 @@ mod helper;
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::environment::path_in;
 use crate::errno::CallError;
 use crate::reference::DEFAULT_REGISTRY;
 use file::AuthFile;
@@ -96,22 +97,17 @@ impl AuthFiles {
     /// The places that docker and podman use.
     #[must_use]
     pub fn from_environment() -> Self {
-        let variable = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        if let Some(only) = variable("REGISTRY_AUTH_FILE") {
+        if let Some(only) = path_in("REGISTRY_AUTH_FILE") {
             return Self {
                 paths: vec![only],
                 must_exist: true,
             };
         }
-        let home = variable("HOME");
+        let home = path_in("HOME");
         let below = |base: Option<PathBuf>, path: &str| base.map(|base| base.join(path));
-        let config = variable("XDG_CONFIG_HOME").or_else(|| below(home.clone(), ".config"));
-        let docker = variable("DOCKER_CONFIG").or_else(|| below(home, ".docker"));
-        let runtime = below(variable("XDG_RUNTIME_DIR"), "containers").unwrap_or_else(|| {
+        let config = path_in("XDG_CONFIG_HOME").or_else(|| below(home.clone(), ".config"));
+        let docker = path_in("DOCKER_CONFIG").or_else(|| below(home, ".docker"));
+        let runtime = below(path_in("XDG_RUNTIME_DIR"), "containers").unwrap_or_else(|| {
             let user = nix::unistd::geteuid();
             PathBuf::from(format!("/run/containers/{user}"))
         });

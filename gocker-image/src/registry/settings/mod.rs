@@ -22,6 +22,7 @@ use reqwest::Url;
 use serde::de::DeserializeOwned;
 
 use super::endpoint::{Closeness, Endpoint, Place, Role, Serves, api_host, closeness};
+use crate::environment::path_in;
 use crate::errno::CallError;
 use crate::reference::Reference;
 use hosts_toml::Host;
@@ -104,13 +105,8 @@ impl SettingsPaths {
     /// The places that Podman, Docker and containerd use.
     #[must_use]
     pub fn from_environment() -> Self {
-        let variable = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let config = variable("XDG_CONFIG_HOME")
-            .or_else(|| variable("HOME").map(|home| home.join(".config")));
+        let config =
+            path_in("XDG_CONFIG_HOME").or_else(|| path_in("HOME").map(|home| home.join(".config")));
         let own = |path: &str| config.as_ref().map(|config| config.join(path));
         let places = |own: Option<PathBuf>, system: &[&str]| -> Vec<PathBuf> {
             own.into_iter()
@@ -118,7 +114,7 @@ impl SettingsPaths {
                 .collect()
         };
         Self {
-            registries_conf: match variable("CONTAINERS_REGISTRIES_CONF") {
+            registries_conf: match path_in("CONTAINERS_REGISTRIES_CONF") {
                 Some(only) => vec![only],
                 None => places(
                     own("containers/registries.conf"),
