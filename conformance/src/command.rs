@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -183,6 +183,23 @@ pub fn wait_until(limit: Duration, mut is_so: impl FnMut() -> bool) -> bool {
         sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// How a child ends within the limit; None when it had to be killed.
+///
+/// # Panics
+/// When it cannot be waited for.
+pub fn end_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    let mut status = None;
+    let in_time = wait_until(limit, || {
+        status = child.try_wait().expect("wait for a child");
+        status.is_some()
+    });
+    if !in_time {
+        child.kill().expect("kill a child");
+        child.wait().expect("wait for a child");
+    }
+    status
 }
 
 /// A child's id as the kernel interfaces want it.

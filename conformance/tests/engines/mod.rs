@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use conformance::command::{end_within, process_id};
 use conformance::images::{Blob, Image, busybox};
-use conformance::{run_command, runtime, wait_until};
+use conformance::{run_command, runtime};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
@@ -102,22 +103,14 @@ fn run_on_a_terminal(command: &mut Command) -> (i32, String) {
 
 /// Waits for a child; kills it when the time is over.
 fn wait_for(child: &mut Child, limit: Duration) -> i32 {
-    let mut status = None;
-    let ended = wait_until(limit, || {
-        status = child.try_wait().expect("wait");
-        status.is_some()
-    });
-    if !ended {
-        child.kill().expect("kill");
-        child.wait().expect("wait");
-    }
-    assert!(ended, "should end within {limit:?}");
+    let status = end_within(child, limit);
+    assert!(status.is_some(), "should end within {limit:?}");
     status.and_then(|status| status.code()).unwrap_or(-1)
 }
 
 /// Ends a daemon in good order.
 fn terminate(daemon: &mut Child) {
-    let pid = conformance::command::process_id(daemon.id());
+    let pid = process_id(daemon.id());
     if let Err(error) = kill(pid, Signal::SIGTERM) {
         eprintln!("clean-up: kill {pid}: {error}");
     }

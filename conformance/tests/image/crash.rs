@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use conformance::command::{end_within, process_id};
 use conformance::hostile::{Answer, Delivery};
 use conformance::images::{self, Image, ImageBuilder};
 use conformance::{HostileRegistry, Registry, StoreRoot, tree};
@@ -169,18 +170,10 @@ fn an_interrupted_pull_ends_at_once_and_tells_nothing_false() {
         "no download began"
     );
     sleep(Duration::from_millis(500));
-    kill(conformance::command::process_id(child.id()), Signal::SIGINT).unwrap();
-    let mut status = None;
-    let ended = conformance::wait_until(Duration::from_secs(5), || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    if !ended {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    kill(process_id(child.id()), Signal::SIGINT).unwrap();
+    let status = end_within(&mut child, Duration::from_secs(5));
     assert!(
-        ended && !status.unwrap().success(),
+        status.is_some_and(|status| !status.success()),
         "SIGINT ends it: {status:?}"
     );
     let listed = store.run(&["ls"]);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
+use conformance::command::{end_within, process_id};
 use conformance::images::{self, ImageBuilder};
 use conformance::store_root::cgroups_named;
 use conformance::{HostileRegistry, Output, StoreRoot, host, mount_table, needs, wait_until};
@@ -378,17 +379,8 @@ fn sigterm_reaches_the_containers_process() {
         .read_line(&mut line)
         .unwrap();
     assert_eq!(line, "ready\n");
-    kill(
-        conformance::command::process_id(child.id()),
-        Signal::SIGTERM,
-    )
-    .unwrap();
-    let mut status = None;
-    wait_until(Duration::from_secs(10), || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    child.kill().unwrap();
+    kill(process_id(child.id()), Signal::SIGTERM).unwrap();
+    let status = end_within(&mut child, Duration::from_secs(10));
     assert_eq!(status.and_then(|status| status.code()), Some(9));
 }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use conformance::command::process_id;
+use conformance::command::{end_within, process_id};
 use conformance::hostile::{Answer, Delivery};
 use conformance::http::Request;
 use conformance::images::{Blob, Entry, Image, ImageBuilder, Layer};
@@ -96,17 +96,9 @@ fn interrupted(store: &StoreRoot, reference: &str, half: u64, signal: Signal) {
         "nothing is kept"
     );
     kill(process_id(child.id()), signal).unwrap();
-    let mut status = None;
-    let ended = wait_until(Duration::from_secs(10), || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    if !ended {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
+    let status = end_within(&mut child, Duration::from_secs(10));
     assert!(
-        ended && status.unwrap().code().is_none(),
+        status.is_some_and(|status| status.code().is_none()),
         "ends by the signal: {status:?}"
     );
 }

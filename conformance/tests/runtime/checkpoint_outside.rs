@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use conformance::command::process_id;
+use conformance::command::{end_within, process_id};
 use conformance::{Container, TestBundle, needs, peer_differs, wait_until};
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
@@ -33,12 +33,7 @@ impl Beside {
 
     /// Waits for its end.
     fn wait(&mut self) -> bool {
-        let mut status = None;
-        wait_until(SOON, || {
-            status = self.0.try_wait().expect("waits");
-            status.is_some()
-        });
-        status.is_some_and(|status| status.success())
+        end_within(&mut self.0, SOON).is_some_and(|status| status.success())
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use conformance::command::process_id;
+use conformance::command::{end_within, process_id};
 use conformance::host::is_root;
 use conformance::{Container, TestBundle, needs, peer_differs, wait_until};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -99,13 +99,8 @@ impl<'b> OnTerminal<'b> {
     /// How it ended, as a shell tells it.
     #[track_caller]
     pub(super) fn code(&mut self) -> i32 {
-        let mut status = None;
-        let ended = wait_until(Duration::from_secs(20), || {
-            status = self.child.try_wait().expect("wait");
-            status.is_some()
-        });
-        assert!(ended, "the runtime should end");
-        let status = status.expect("a status");
+        let status = end_within(&mut self.child, Duration::from_secs(20));
+        let status = status.expect("the runtime should end");
         status
             .code()
             .unwrap_or_else(|| 128 + status.signal().unwrap_or(127))
