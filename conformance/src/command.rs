@@ -55,6 +55,17 @@ impl Output {
         &self.stdout
     }
 
+    /// What a command that succeeded has written, as JSON.
+    ///
+    /// # Panics
+    /// When it failed, or wrote no JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let text = self.success();
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {self}"))
+    }
+
     /// Panics unless the program exited with another code than 0; returns its
     /// stderr.
     #[track_caller]

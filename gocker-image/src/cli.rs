@@ -115,6 +115,10 @@ pub(crate) struct PullArgs {
     /// The policy.json, instead of the user's or the system's
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Keep the layers as they were transferred too, so that the image can be pushed and saved
+    /// without its registry
+    #[arg(long)]
+    pub(crate) keep_blobs: bool,
     /// Show no progress, print only the image's digest
     #[arg(short, long)]
     pub(crate) quiet: bool,

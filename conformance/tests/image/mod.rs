@@ -15,6 +15,7 @@ mod crash;
 mod credentials;
 mod full_disk;
 mod gocker;
+mod kept_blobs;
 mod login;
 
 mod merges;

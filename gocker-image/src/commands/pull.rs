@@ -6,7 +6,7 @@ use super::Context;
 use crate::cli::{Format, PullArgs};
 use crate::digest::Digest;
 use crate::image::PlatformChoice;
-use crate::operations::{self, Progress, PullOptions, Pulled, Trust};
+use crate::operations::{self, LayerBlobs, Progress, PullOptions, Pulled, Trust};
 use crate::progress::size_text;
 use crate::report;
 use crate::store::Store;
@@ -57,6 +57,11 @@ pub(crate) fn pull_quietly(
         trust: Trust {
             keys: args.verify_key.clone(),
             policy: (args.policy.clone()).map_or(PolicyPaths::Default, PolicyPaths::Only),
+        },
+        blobs: if args.keep_blobs {
+            LayerBlobs::Kept
+        } else {
+            LayerBlobs::Streamed
         },
     };
     operations::pull(store, &context.client(given)?, &options, progress)

@@ -118,6 +118,7 @@ fn pull_if_missing(
         creds: None,
         verify_key: Vec::new(),
         policy: None,
+        keep_blobs: false,
         quiet: args.quiet,
         format: Format::Text,
     };

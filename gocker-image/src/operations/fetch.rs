@@ -1,36 +1,54 @@
-//! The content of layers: what an earlier pull had fetched, and the rest from the registry.
+//! The content of layers: what is kept here, what an earlier pull had fetched, and the rest from
+//! the registry.
 
-use std::io::{self, Read};
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::digest::VerifyError;
+use crate::digest::{Digest, VerifyError, VerifyReader};
 use crate::image::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{BlobReader, Client, Kept};
-use crate::store::{Partial, Store, StoreError};
+use crate::store::{BlobDraft, Partial, Store, StoreError};
 use crate::unpack::OpenBlob;
 
 /// A blob smaller than this is fetched anew sooner than it is kept.
 const KEPT_FROM: u64 = 1 << 20;
 
+/// What becomes of the blobs of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerBlobs {
+    /// They are unpacked while they come in, and not kept.
+    Streamed,
+    /// They are kept besides.
+    Kept,
+}
+
 /// Where the layers of one image come from.
 pub(super) struct Source<'a> {
-    pub(super) store: &'a Store,
-    pub(super) client: &'a Client,
-    pub(super) reference: &'a Reference,
-    /// Whether bytes that were kept turned out to be wrong.
-    spoiled: Arc<AtomicBool>,
-    /// Whether blobs are kept while they are fetched.
+    store: &'a Store,
+    client: &'a Client,
+    reference: &'a Reference,
+    blobs: LayerBlobs,
+    /// What was here, and turned out to be wrong.
+    spoiled: Arc<Mutex<Vec<Digest>>>,
+    /// Whether partial blobs are kept while they are fetched.
     keeps: AtomicBool,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(store: &'a Store, client: &'a Client, reference: &'a Reference) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        client: &'a Client,
+        reference: &'a Reference,
+        blobs: LayerBlobs,
+    ) -> Self {
         Self {
             store,
             client,
             reference,
+            blobs,
             spoiled: Arc::default(),
             keeps: AtomicBool::new(true),
         }
@@ -38,24 +56,22 @@ impl<'a> Source<'a> {
 
     /// How a layer's blob is opened, in the thread that reads it.
     pub(super) fn open(&self, blob: &Descriptor) -> anyhow::Result<OpenBlob<'static>> {
+        if let Some(file) = self.store.layer_blob(blob)? {
+            return Ok(self.open_kept(blob, file));
+        }
         let (client, reference) = (self.client.clone(), self.reference.clone());
         let (blob, spoiled) = (blob.clone(), Arc::clone(&self.spoiled));
-        let partial = self.partial(&blob)?;
+        let recording = self.recording(&blob)?;
+        let blobs = self.blobs;
         Ok(Box::new(move || {
-            let kept = match &partial {
-                Some(partial) if partial.bytes() > 0 => Some(Kept {
-                    bytes: partial.bytes(),
-                    reader: Box::new(partial.reader().map_err(io::Error::other)?),
-                }),
-                _ => None,
-            };
-            // the registry does not take up more than the blob has
-            let kept = kept.filter(|kept| kept.bytes <= blob.size);
+            let (recording, kept) = recording.take_up(&blob)?;
             let known = kept.as_ref().map_or(0, |kept| kept.bytes);
             let reader = client.blob_from(&reference, &blob, kept);
             Ok(Box::new(Recorded {
                 reader: reader.map_err(io::Error::other)?,
-                partial: partial.filter(|partial| partial.bytes() == known),
+                recording,
+                blobs,
+                blob,
                 known,
                 position: 0,
                 spoiled,
@@ -63,7 +79,35 @@ impl<'a> Source<'a> {
         }))
     }
 
-    /// Where a blob is kept. None: it is small, another process keeps it, or there is no room.
+    /// Opens a blob that is kept.
+    fn open_kept(&self, blob: &Descriptor, file: File) -> OpenBlob<'static> {
+        let (digest, size) = (blob.digest.clone(), blob.size);
+        let spoiled = Arc::clone(&self.spoiled);
+        Box::new(move || {
+            Ok(Box::new(KeptReader {
+                reader: VerifyReader::new(file, digest.clone(), size),
+                digest,
+                spoiled,
+            }) as Box<dyn Read + Send>)
+        })
+    }
+
+    /// Where a blob is written to while it is fetched.
+    fn recording(&self, blob: &Descriptor) -> Result<Recording, StoreError> {
+        if let Some(partial) = self.partial(blob)? {
+            return Ok(Recording::Partial(partial));
+        }
+        match self.blobs {
+            LayerBlobs::Streamed => Ok(Recording::None),
+            LayerBlobs::Kept => {
+                let draft = self.store.new_blob(blob.digest.algorithm())?;
+                Ok(Recording::Draft(Box::new(draft)))
+            }
+        }
+    }
+
+    /// Where a blob is kept for the next pull. None: it is small, another process keeps it, or
+    /// there is no room.
     fn partial(&self, blob: &Descriptor) -> Result<Option<Partial>, StoreError> {
         let is_worth_it = blob.size >= KEPT_FROM && blob.data.is_none();
         if !is_worth_it || !self.keeps.load(Ordering::SeqCst) {
@@ -75,7 +119,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Keeps nothing from now on, because the disk is full. Says whether anything was kept.
+    /// Keeps nothing from now on that was not asked for, because the disk is full. Says whether
+    /// anything was kept.
     pub(super) fn make_room(&self, layers: &[Descriptor]) -> Result<bool, StoreError> {
         if !self.keeps.swap(false, Ordering::SeqCst) {
             return Ok(false);
@@ -83,23 +128,97 @@ impl<'a> Source<'a> {
         for blob in layers {
             self.store.remove_partial(&blob.digest)?;
         }
-        Ok(layers.iter().any(|blob| blob.size >= KEPT_FROM))
+        let could_keep = layers.iter().any(|blob| blob.size >= KEPT_FROM);
+        Ok(could_keep && self.blobs == LayerBlobs::Streamed)
     }
 
-    /// Whether a pull has failed only by what an earlier one had kept.
-    pub(super) fn was_spoiled(&self) -> bool {
-        self.spoiled.swap(false, Ordering::SeqCst)
+    /// Whether a pull has failed only by what was here before; it is gone now.
+    pub(super) fn was_spoiled(&self) -> Result<bool, StoreError> {
+        let spoiled =
+            std::mem::take(&mut *self.spoiled.lock().unwrap_or_else(PoisonError::into_inner));
+        for digest in &spoiled {
+            self.store.remove_layer_blob(digest)?;
+        }
+        Ok(!spoiled.is_empty())
+    }
+
+    /// Fetches a blob for no other reason than that it is kept.
+    pub(super) fn fetch(&self, blob: &Descriptor, fetched: &dyn Fn(u64)) -> anyhow::Result<()> {
+        let mut reader = self.open(blob)?()?;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(()),
+                count => fetched(count as u64),
+            }
+        }
     }
 }
 
-/// A blob that is kept while it is read.
+/// What a blob is written to while it is read.
+enum Recording {
+    None,
+    /// What the next pull goes on with if this one breaks.
+    Partial(Partial),
+    /// Nothing but the blob to keep.
+    Draft(Box<BlobDraft>),
+}
+
+impl Recording {
+    /// What is here of the blob already, and where the rest goes.
+    fn take_up(self, blob: &Descriptor) -> io::Result<(Self, Option<Kept>)> {
+        let Self::Partial(partial) = self else {
+            return Ok((self, None));
+        };
+        if partial.bytes() == 0 {
+            return Ok((Self::Partial(partial), None));
+        }
+        // the registry does not take up more than the blob has
+        if partial.bytes() > blob.size {
+            return Ok((Self::None, None));
+        }
+        let kept = Kept {
+            bytes: partial.bytes(),
+            reader: Box::new(partial.reader().map_err(io::Error::other)?),
+        };
+        Ok((Self::Partial(partial), Some(kept)))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::None => Ok(()),
+            Self::Partial(partial) => partial.append(bytes),
+            Self::Draft(draft) => draft.write_all(bytes),
+        }
+    }
+
+    fn discard(&mut self) {
+        if let Self::Partial(partial) = std::mem::replace(self, Self::None) {
+            // what cannot be removed now is swept when it is old
+            drop(partial.discard());
+        }
+    }
+
+    /// Makes a blob of it, whose bytes were verified.
+    fn keep(&mut self) -> Result<(), StoreError> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Ok(()),
+            Self::Partial(partial) => partial.keep(),
+            Self::Draft(draft) => draft.keep().map(drop),
+        }
+    }
+}
+
+/// A blob that is written down while it is read.
 struct Recorded {
     reader: BlobReader,
-    partial: Option<Partial>,
-    /// How many bytes were kept before.
+    recording: Recording,
+    blobs: LayerBlobs,
+    blob: Descriptor,
+    /// How many bytes were here before.
     known: u64,
     position: u64,
-    spoiled: Arc<AtomicBool>,
+    spoiled: Arc<Mutex<Vec<Digest>>>,
 }
 
 impl Read for Recorded {
@@ -113,31 +232,57 @@ impl Read for Recorded {
         };
         let is_new = self.position >= self.known;
         self.position += count as u64;
-        if is_new
-            && let Some(partial) = &mut self.partial
-            && partial.append(&buf[..count]).is_err()
-        {
+        if is_new && let Err(error) = self.recording.append(&buf[..count]) {
             // a full disk has better use for the space
-            self.discard();
+            self.recording.discard();
+            if self.blobs == LayerBlobs::Kept {
+                return Err(error);
+            }
+        }
+        // the last bytes come only if the digest is right
+        if self.blobs == LayerBlobs::Kept && self.position == self.blob.size {
+            self.recording.keep().map_err(io::Error::other)?;
         }
         Ok(count)
     }
 }
 
 impl Recorded {
-    /// Removes what is kept if it is known to be wrong.
+    /// Removes what was here if it is known to be wrong.
     fn give_up(&mut self, error: &io::Error) {
-        let inner = error.get_ref();
-        if inner.is_some_and(|inner| inner.is::<VerifyError>()) {
-            self.spoiled.fetch_or(self.known > 0, Ordering::SeqCst);
-            self.discard();
+        if is_wrong(error) {
+            if self.known > 0 {
+                note(&self.spoiled, &self.blob.digest);
+            }
+            self.recording.discard();
         }
     }
+}
 
-    fn discard(&mut self) {
-        if let Some(partial) = self.partial.take() {
-            // what cannot be removed now is swept when it is old
-            drop(partial.discard());
-        }
+/// A blob that was kept.
+struct KeptReader {
+    reader: VerifyReader<File>,
+    digest: Digest,
+    spoiled: Arc<Mutex<Vec<Digest>>>,
+}
+
+impl Read for KeptReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buf).inspect_err(|error| {
+            if is_wrong(error) {
+                note(&self.spoiled, &self.digest);
+            }
+        })
     }
+}
+
+fn is_wrong(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<VerifyError>())
+}
+
+fn note(spoiled: &Mutex<Vec<Digest>>, digest: &Digest) {
+    let mut spoiled = spoiled.lock().unwrap_or_else(PoisonError::into_inner);
+    spoiled.push(digest.clone());
 }

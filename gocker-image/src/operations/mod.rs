@@ -32,6 +32,7 @@ use crate::registry::RegistryError;
 use crate::store::{ImageRecord, Options, Store, StoreError};
 
 pub use bundle::{BundleRequest, Place, bundle};
+pub use fetch::LayerBlobs;
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};
 pub use prune::prune;

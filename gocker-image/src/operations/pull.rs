@@ -11,16 +11,16 @@ use std::sync::Mutex;
 
 use anyhow::{Context, bail};
 
-use super::fetch::Source;
+use super::fetch::{LayerBlobs, Source};
 use super::unpack::{self, InHand, Layer, Unpacked};
 use super::verify::{self, Trust};
-use super::{Progress, stored_name};
+use super::{LayerEvent, Progress, stored_name};
 use crate::digest::Digest;
-use crate::image::{Document, ImageConfig, Manifest, PlatformChoice};
+use crate::image::{Descriptor, Document, ImageConfig, Manifest, PlatformChoice};
 use crate::interrupt;
 use crate::reference::Reference;
 use crate::registry::{Client, DOCUMENT_LIMIT, FetchedManifest};
-use crate::store::{HoldKind, ImageRecord, RefRecord, Store, now};
+use crate::store::{HoldKind, ImageRecord, Lock, Origin, RefRecord, Store, now};
 use crate::unpack::Budgets;
 
 /// What to pull.
@@ -34,6 +34,8 @@ pub struct PullOptions {
     pub budgets: Budgets,
     /// What must be true of the image before anything of it is fetched.
     pub trust: Trust,
+    /// Whether the blobs of layers are kept.
+    pub blobs: LayerBlobs,
 }
 
 /// What was pulled.
@@ -120,7 +122,7 @@ impl Pull<'_> {
             .with_context(|| format!("config {}", manifest.config.digest))?;
 
         let layers: Vec<Layer> = Layer::of(&manifest, &config);
-        let unpacked = self.fetch_layers(&layers)?;
+        let (unpacked, _blob_holds) = self.fetch_layers(&layers)?;
 
         // After the layers, so that a pull that fails leaves no document behind.
         store.put_blob(&fetched.digest, &fetched.bytes)?;
@@ -144,6 +146,7 @@ impl Pull<'_> {
             manifest: image.manifest.clone(),
             resolved: resolved_digest.clone(),
             updated: now(),
+            origin: Origin::Name,
         })?;
         Ok(Pulled {
             reference: name,
@@ -153,19 +156,27 @@ impl Pull<'_> {
         })
     }
 
-    /// Brings all layers into the store, with what earlier pulls had fetched of them.
-    fn fetch_layers(&self, layers: &[Layer]) -> anyhow::Result<Unpacked> {
-        let budgets = &self.options.budgets;
-        let source = Source::new(self.store, self.client, &self.options.reference);
+    /// Brings all layers into the store, with what earlier pulls had fetched of them, and their
+    /// blobs where they are to be kept.
+    fn fetch_layers(&self, layers: &[Layer]) -> anyhow::Result<(Unpacked, Vec<Lock>)> {
+        let Self { store, options, .. } = *self;
+        let source = Source::new(store, self.client, &options.reference, options.blobs);
+        let blobs: Vec<_> = layers.iter().map(|layer| layer.blob.clone()).collect();
+        let mut holds = Vec::new();
+        if options.blobs == LayerBlobs::Kept {
+            for blob in &blobs {
+                holds.push(store.hold(HoldKind::Blob, &blob.digest)?);
+            }
+        }
         let open = |layer: &Layer| source.open(&layer.blob);
-        let place = (self.store, self.in_hand);
-        let unpack = || unpack::unpack_layers(place, layers, budgets, &open, self.progress);
+        let place = (store, self.in_hand);
+        let unpack =
+            || unpack::unpack_layers(place, layers, &options.budgets, &open, self.progress);
         let unpacked = match unpack() {
-            // what an earlier pull had kept was damaged, and is gone now
-            Err(_) if source.was_spoiled() => unpack(),
+            // what was here was damaged, and is gone now
+            Err(_) if source.was_spoiled()? => unpack(),
             // what is kept for the next pull must not be in the way of this one
             Err(error) if super::is_full(&error) => {
-                let blobs: Vec<_> = layers.iter().map(|layer| layer.blob.clone()).collect();
                 if source.make_room(&blobs)? {
                     unpack()
                 } else {
@@ -174,15 +185,38 @@ impl Pull<'_> {
             }
             result => result,
         };
-        match unpacked {
+        let finished = unpacked.and_then(|unpacked| {
+            if options.blobs == LayerBlobs::Kept {
+                self.fetch_missing(&source, &blobs)?;
+            }
+            Ok((unpacked, holds))
+        });
+        match finished {
             Err(error) if !super::is_of_the_network(&error) => {
-                for layer in layers {
-                    self.store.remove_partial(&layer.blob.digest)?;
+                for blob in &blobs {
+                    store.remove_partial(&blob.digest)?;
                 }
                 Err(error)
             }
             result => result,
         }
+    }
+
+    /// Fetches the blobs of layers that were unpacked before, without their blobs.
+    fn fetch_missing(&self, source: &Source<'_>, blobs: &[Descriptor]) -> anyhow::Result<()> {
+        for blob in blobs {
+            if self.store.layer_blob(blob)?.is_some() {
+                continue;
+            }
+            let digest = &blob.digest;
+            let bytes = blob.size;
+            self.progress.layer(digest, LayerEvent::Begin { bytes });
+            let advance = |bytes| self.progress.layer(digest, LayerEvent::Advance { bytes });
+            let fetched = source.fetch(blob, &advance);
+            fetched.with_context(|| format!("layer {digest}"))?;
+            self.progress.layer(digest, LayerEvent::Done);
+        }
+        Ok(())
     }
 }
 

@@ -94,14 +94,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CallError> {
 }
 
 fn nameless(path: &Path, bytes: &[u8], flush: Flush) -> Result<File, CallError> {
-    let directory = path.parent().unwrap_or(path);
-    let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .mode(0o600)
-        .custom_flags(libc::O_TMPFILE);
     let error = |call| move |error: io::Error| CallError::new(call, path, error);
-    let mut file = options.open(directory).map_err(error("open"))?;
+    let mut file = nameless_file(path.parent().unwrap_or(path))?;
     file.write_all(bytes).map_err(error("write"))?;
     if flush == Flush::Now {
         file.sync_all().map_err(error("fsync"))?;
@@ -109,7 +103,20 @@ fn nameless(path: &Path, bytes: &[u8], flush: Flush) -> Result<File, CallError> 
     Ok(file)
 }
 
-fn give_name(file: &File, path: &Path) -> nix::Result<()> {
+/// An empty file in `directory` that has no name yet.
+pub(super) fn nameless_file(directory: &Path) -> Result<File, CallError> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE);
+    let opened = options.open(directory);
+    opened.map_err(|error| CallError::new("open", directory, error))
+}
+
+/// Gives a nameless file a name that nothing has.
+pub(super) fn give_name(file: &File, path: &Path) -> nix::Result<()> {
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     linkat(
         AT_FDCWD,

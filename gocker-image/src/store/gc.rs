@@ -14,6 +14,7 @@ use super::partial::Age;
 use super::record::{ImageRecord, LayerRecord, entries};
 use super::{BundleId, HoldKind, Store, StoreError, blob, bundle, layout};
 use crate::digest::Digest;
+use crate::image::Manifest;
 
 /// What went.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -186,29 +187,39 @@ impl Store {
     }
 
     fn prune_blobs(&self) -> Result<(), StoreError> {
-        let is_used = |digest: &Digest| -> Result<bool, StoreError> {
-            let images = self.images()?;
-            Ok(images
-                .iter()
-                .any(|image| image.manifest == *digest || image.config == *digest))
-        };
+        let used = self.used_blobs()?;
         for (algorithm, directory) in entries(&self.path.join("blobs"))? {
             for (hex, path) in entries(&directory)? {
                 let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else {
                     continue;
                 };
-                if is_used(&digest)? {
+                if used.contains(&digest) {
                     continue;
                 }
                 let lock = self.lock_path(&HoldKind::Blob.lock(&digest));
                 if let Some(_lock) = Lock::try_exclusive(&lock)?
-                    && !is_used(&digest)?
+                    && !self.used_blobs()?.contains(&digest)
                 {
                     blob::remove(&path)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The documents of all images, and the blobs of layers that their manifests name.
+    fn used_blobs(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut used = HashSet::new();
+        for image in self.images()? {
+            // one that is missing names nothing
+            if let Some(bytes) = self.blob(&image.manifest)?
+                && let Ok(manifest) = Manifest::of_any_kind(&bytes)
+            {
+                used.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            }
+            used.extend([image.manifest, image.config]);
+        }
+        Ok(used)
     }
 
     /// Removes lock files, if nobody else is in the store: who waits for one

@@ -4,7 +4,7 @@
 //! <store>/                      0700, on btrfs
 //!   meta.json                   version of this layout
 //!   locks/                      one file a lock (flock)
-//!   blobs/sha256/<hex>          manifests and configs, raw bytes
+//!   blobs/sha256/<hex>          manifests and configs, raw bytes; layers only where they are kept
 //!   partial/sha256-<hex>        what a broken pull had fetched of a blob
 //!   layers/sha256-<chain>       read-only subvolume: the chain's whole root
 //!   layers/sha256-<chain>.json  its record; without one it counts for nothing
@@ -21,6 +21,7 @@ mod blob;
 mod bundle;
 mod gc;
 mod layer;
+mod layer_blob;
 mod layout;
 mod lock;
 mod partial;
@@ -48,10 +49,11 @@ use crate::loop_device::{self, LoopError};
 pub use bundle::BundleDraft;
 pub use gc::{Removed, Unused};
 pub use layer::{Claim, Draft, Held, Settled, ToMake};
+pub use layer_blob::{BlobDraft, KeptBlob};
 pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
 pub use partial::Partial;
-pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, RefRecord, now};
+pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, now};
 
 /// How often, and after which pause, free space is looked for again.
 const RECLAIM_TRIES: u32 = 20;
@@ -293,7 +295,7 @@ impl Store {
 /// What [`Store::hold`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HoldKind {
-    /// A manifest or config.
+    /// A manifest, a config, or the blob of a layer that is kept.
     Blob,
     /// An image's record.
     Image,

@@ -23,6 +23,8 @@ const LIFE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 #[derive(Debug)]
 pub struct Partial {
     path: PathBuf,
+    /// What it becomes when it is whole.
+    blob: PathBuf,
     file: File,
     bytes: u64,
     _lock: Lock,
@@ -59,6 +61,7 @@ impl Store {
             .len();
         Ok(Some(Partial {
             path,
+            blob: layout::blob(&self.path, digest),
             file,
             bytes,
             _lock: lock,
@@ -129,6 +132,21 @@ impl Partial {
         self.file.write_all(bytes)?;
         self.bytes += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Makes a blob of it: all of its bytes were read, and have the digest that it is named by.
+    /// Whoever wants the blob to stay holds it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn keep(self) -> Result<(), StoreError> {
+        let synced = self.file.sync_all();
+        synced.map_err(|error| CallError::new("fsync", &self.path, error))?;
+        if let Some(directory) = self.blob.parent() {
+            super::make_dir(directory)?;
+        }
+        let renamed = fs::rename(&self.path, &self.blob);
+        Ok(renamed.map_err(|error| CallError::new("rename", &self.blob, error))?)
     }
 
     /// Removes it.

@@ -66,6 +66,22 @@ pub struct RefRecord {
     pub resolved: Digest,
     /// When (RFC 3339).
     pub updated: String,
+    /// Where the image came from.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// Where the image of a name came from, and so may be fetched from again.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// It was pulled by the name itself.
+    #[default]
+    Name,
+    /// It was pulled by this other name.
+    Other(String),
+    /// It was made or loaded here.
+    Here,
 }
 
 /// A bundle that was made of an image.

@@ -103,6 +103,7 @@ fn make_image(store: &Store, text: &str, layers: &[&Digest]) -> ImageRecord {
         manifest: image.manifest.clone(),
         resolved: image.manifest.clone(),
         updated: now(),
+        origin: Origin::Name,
     };
     store.put_reference(&name).unwrap();
     image
