@@ -144,6 +144,19 @@ impl StoreRoot {
         self.directory().join("bundles").join(id)
     }
 
+    /// Runs the bundle in `directory` as the container `id` to its end.
+    ///
+    /// # Panics
+    /// When there is no runtime.
+    #[track_caller]
+    pub fn run_bundle(&self, directory: &Path, id: &str) -> Output {
+        let program = runtime().expect("a runtime: gocker-runc or runc");
+        let mut command = Command::new(program);
+        command.arg("--root").arg(self.beside("run"));
+        command.args(["run", "--bundle"]).arg(directory).arg(id);
+        run_within(command.stdin(Stdio::null()), LIMIT)
+    }
+
     /// What the store holds, as paths from its directory: every file and
     /// directory but locks, and those inside of layers and root file systems,
     /// in order.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::DiffArgs;
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
@@ -69,6 +70,8 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Make a bundle: a config.json and a writable root file system
     Bundle(Box<BundleArgs>),
+    /// Show what has changed in a bundle since it was made
+    Diff(DiffArgs),
     /// Remove bundles and their root file systems
     Unbundle(UnbundleArgs),
     /// List the images

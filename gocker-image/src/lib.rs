@@ -6,14 +6,16 @@
 //! commands                       the commands of `gocker-image`
 //! cli  progress  report  table   what a user types and reads
 //! operations                     pull, bundle, remove, …: joins the three below
-//! registry  store  unpack  trust the network, the disk, tar streams into trees, signatures
+//! registry  store  trust          the network, the disk, signatures
+//! unpack  pack                   tar streams into trees, and trees into tar streams
 //! image  reference  digest       the documents and names that all of them share
 //! interrupt
 //! errno  environment  btrfs
 //! ```
 //!
 //! A module imports only from lower lines, never from its own (`tests/floors.rs`). `registry`,
-//! `store`, `unpack` and `trust` do not know each other; only `operations` joins them.
+//! `store`, `unpack` and `trust` do not know each other; only `operations` joins them. `pack` writes
+//! what `unpack` reads, by the same rules of names.
 
 pub mod btrfs;
 pub mod cli;
@@ -26,6 +28,7 @@ pub mod image;
 pub mod interrupt;
 pub mod loop_device;
 pub mod operations;
+pub mod pack;
 mod progress;
 pub mod reference;
 pub mod registry;

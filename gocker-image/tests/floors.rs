@@ -10,7 +10,14 @@ const FLOORS: [&[&str]; 6] = [
     &["commands"],
     &["cli", "progress", "report", "table"],
     &["operations"],
-    &["registry", "store", "unpack", "trust", "loop_device"],
+    &[
+        "registry",
+        "store",
+        "unpack",
+        "pack",
+        "trust",
+        "loop_device",
+    ],
     &[
         "image",
         "reference",
@@ -23,11 +30,15 @@ const FLOORS: [&[&str]; 6] = [
 ];
 
 /// Neighbours that may use each other, each with its reason.
-const ALLOWED: [(&str, &str); 6] = [
+const ALLOWED: &[(&str, &str)] = &[
+    // a command line is made of the arguments of its commands
+    ("cli", "commands"),
     // progress is written to the terminal in the way that all else is
     ("progress", "report"),
     // the store keeps its layers on the file system that is made for it
     ("store", "loop_device"),
+    // what is packed is named by the rules of what unpacks it
+    ("pack", "unpack"),
     // descriptors, references and system calls stand on digests and errnos
     ("image", "digest"),
     ("reference", "digest"),

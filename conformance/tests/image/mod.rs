@@ -11,6 +11,7 @@ mod bad_answers;
 mod bad_documents;
 mod bad_layers;
 mod bundle;
+mod changes;
 mod crash;
 mod credentials;
 mod full_disk;

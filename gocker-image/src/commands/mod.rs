@@ -4,6 +4,7 @@
 //! returns. It decides nothing.
 
 mod bundle;
+mod diff;
 mod inspect;
 mod login;
 mod ls;
@@ -24,6 +25,7 @@ use crate::registry::{AuthFiles, Client, ClientConfig, Credential, RegistryError
 use crate::store::{Options, Store};
 
 pub(crate) use bundle::overrides;
+pub(crate) use diff::DiffArgs;
 pub(crate) use ls::ls;
 pub(crate) use prune::{print_removed, unused};
 pub(crate) use pull::{pull, pull_quietly};
@@ -38,6 +40,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Pull(args) => pull(&context, &args)?,
         Command::Bundle(args) => bundle::bundle(&context, *args)?,
+        Command::Diff(args) => diff::diff(&context, &args)?,
         Command::Unbundle(args) => unbundle::unbundle(&context, &args)?,
         Command::Ls(args) => ls(&context, &args)?,
         Command::Rm(args) => rm(&context, &args)?,

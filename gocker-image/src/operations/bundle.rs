@@ -114,8 +114,8 @@ fn try_bundle(
     Ok(record)
 }
 
-/// The image, held so that nobody removes it before the bundle refers to it.
-fn hold_image(
+/// The image, held so that nobody removes it before something refers to it.
+pub(super) fn hold_image(
     store: &Store,
     reference: &Reference,
 ) -> anyhow::Result<(ImageRecord, crate::store::Lock)> {

@@ -5,17 +5,20 @@
 //! pull     registry -> trust -> documents -> unpack -> names
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
+//! diff     two trees -> changes
 //! list, inspect, remove, prune, unbundle   store
 //! ```
 
 mod annotations;
 mod bundle;
+mod diff;
 mod fetch;
 mod inspect;
 mod list;
 mod prune;
 mod pull;
 mod remove;
+mod roots;
 mod runtime_config;
 mod unbundle;
 mod unpack;
@@ -32,14 +35,16 @@ use crate::registry::RegistryError;
 use crate::store::{ImageRecord, Options, Store, StoreError};
 
 pub use bundle::{BundleRequest, Place, bundle};
+pub use diff::diff;
 pub use fetch::LayerBlobs;
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};
 pub use prune::prune;
 pub use pull::{PullOptions, Pulled, pull};
 pub use remove::{RemovedImage, remove};
+pub use roots::Rooted;
 pub use runtime_config::{Network, Overrides, Volumes};
-pub use unbundle::{find_bundle, unbundle};
+pub use unbundle::{find_bundle, look_for_bundle, unbundle};
 pub use verify::Trust;
 
 /// What helps when the store's file system is full.

@@ -14,15 +14,25 @@ use crate::store::{BundleId, BundleRecord, Store, StoreError};
 /// # Errors
 /// When there is none.
 pub fn find_bundle(store: &Store, name: &str) -> anyhow::Result<BundleRecord> {
+    let found = look_for_bundle(store, name)?;
+    found.ok_or_else(|| StoreError::NoBundle(name.to_owned()).into())
+}
+
+/// The same; None if there is no such bundle.
+///
+/// # Errors
+/// When the store is unreadable.
+pub fn look_for_bundle(store: &Store, name: &str) -> Result<Option<BundleRecord>, StoreError> {
     if let Ok(id) = name.parse::<BundleId>()
         && let Some(record) = store.bundle(&id)?
     {
-        return Ok(record);
+        return Ok(Some(record));
     }
-    let directory = fs::canonicalize(name).ok();
+    let Ok(directory) = fs::canonicalize(name) else {
+        return Ok(None);
+    };
     let mut bundles = store.bundles()?.into_iter();
-    let found = bundles.find(|bundle| Some(&bundle.directory) == directory.as_ref());
-    found.ok_or_else(|| StoreError::NoBundle(name.to_owned()).into())
+    Ok(bundles.find(|bundle| bundle.directory == directory))
 }
 
 /// Removes the bundle `name` (an id or a directory) and its root file system.

@@ -82,6 +82,18 @@ impl Store {
         blob::read(&directory.join(layout::BUNDLE_RECORD))
     }
 
+    /// Holds the bundle `id`, so that nobody removes it meanwhile. Waits while another command
+    /// makes or removes it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn hold_bundle(&self, id: &BundleId) -> Result<(BundleRecord, Lock), StoreError> {
+        let lock = Lock::shared(&self.lock_path(&bundle_lock(id.as_str())))?;
+        let record = self.bundle(id)?;
+        let record = record.ok_or_else(|| StoreError::NoBundle(id.to_string()))?;
+        Ok((record, lock))
+    }
+
     /// Removes the bundle `id`, root file system and all.
     ///
     /// # Errors

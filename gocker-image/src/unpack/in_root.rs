@@ -69,7 +69,7 @@ pub(super) fn normalise(raw: &[u8], max_depth: usize) -> Result<Vec<u8>, PathErr
 }
 
 /// The parent and the last component of a normalised path that is not empty.
-pub(super) fn split(path: &[u8]) -> (&[u8], &OsStr) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &OsStr) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], OsStr::from_bytes(&path[slash + 1..])),
         None => (b"", OsStr::from_bytes(path)),
@@ -340,7 +340,7 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
 }
 
 /// Opens the directory `name` of `parent`, not through a symlink.
-pub(super) fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
+pub(crate) fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }

@@ -41,9 +41,12 @@ use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 pub use config_paths::{make_dirs, read_file};
 pub use decompress::Compression;
 pub use in_root::PathError;
+pub(crate) use in_root::{open_dir, split};
 pub use layer::{Applied, EntryError, LayerError};
 pub use tar_stream::TarError;
+pub(crate) use whiteout::{Marker, marker, names, stat_at};
 pub use xattr::XattrError;
+pub(crate) use xattr::is_taken;
 
 /// Chunks that wait between two stages; with the pipe's chunk size 4 MiB.
 const PIPE_DEPTH: usize = 16;

@@ -28,7 +28,7 @@ use crate::errno::CallError;
 
 /// What a name says about the layers below.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Marker<'a> {
+pub(crate) enum Marker<'a> {
     /// Nothing: an ordinary entry.
     None,
     /// `.wh.x`: the lower `x` goes.
@@ -42,7 +42,7 @@ pub(super) enum Marker<'a> {
 }
 
 /// Reads a single component as a marker.
-pub(super) fn marker(name: &OsStr) -> Marker<'_> {
+pub(crate) fn marker(name: &OsStr) -> Marker<'_> {
     let Some(target) = name.as_bytes().strip_prefix(b".wh.") else {
         return Marker::None;
     };
@@ -289,7 +289,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallError>
 }
 
 /// The names in `dir`, without `.` and `..`.
-fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, CallError> {
+pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, CallError> {
     let error = |errno| CallError::new("getdents64", "", errno);
     // A descriptor of its own, whose position is at the start.
     let fd = open_dir(dir, OsStr::new(".")).map_err(error)?;
@@ -306,7 +306,7 @@ fn names(dir: BorrowedFd<'_>) -> Result<Vec<OsString>, CallError> {
 }
 
 /// The state of `name` itself; None if it does not exist.
-pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileStat>, CallError> {
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<FileStat>, CallError> {
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::ENOENT) => Ok(None),

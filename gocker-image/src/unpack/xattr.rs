@@ -23,7 +23,7 @@ pub(super) struct NotSupported(pub(super) Vec<String>);
 
 /// Whether attribute `name` is taken from images. Labels of the machine's own
 /// security module, and what would steer an overlay, are not.
-fn is_taken(name: &[u8]) -> bool {
+pub(crate) fn is_taken(name: &[u8]) -> bool {
     name != b"security.selinux" && !name.starts_with(b"trusted.overlay.")
 }
 
