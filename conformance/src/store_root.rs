@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
 use crate::command::{Output, run_within};
-use crate::{binaries, host, leftovers, mount_table};
+use crate::{binaries, crash_points, host, leftovers, mount_table};
 
 /// How long one call of a tool may take.
 const LIMIT: Duration = Duration::from_secs(150);
@@ -104,9 +104,27 @@ impl StoreRoot {
         command
     }
 
+    /// `gocker-image --root … ARGS` under strace(1) with these options, not yet run.
+    #[must_use]
+    pub fn traced(&self, options: &[&str], args: &[&str]) -> Command {
+        let inner = self.command(args);
+        let mut command = self.clean_command(Path::new(crash_points::STRACE));
+        command
+            .args(options)
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        command
+    }
+
     fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = self.clean_command(program);
+        command.arg("--root").arg(self.path()).args(args);
+        command
+    }
+
+    /// A program with nothing of the user's own settings: no credentials, no proxy.
+    fn clean_command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        // Nothing of the user's own settings: no credentials, no proxy.
         command
             .env_clear()
             .env(
@@ -115,10 +133,7 @@ impl StoreRoot {
             )
             .env("HOME", self.beside("home"))
             .env("LC_ALL", "C.UTF-8")
-            .stdin(Stdio::null())
-            .arg("--root")
-            .arg(self.path())
-            .args(args);
+            .stdin(Stdio::null());
         command
     }
 

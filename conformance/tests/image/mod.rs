@@ -13,6 +13,7 @@ mod bad_layers;
 mod bundle;
 mod changes;
 mod crash;
+mod crash_points;
 mod credentials;
 mod full_disk;
 mod gocker;

@@ -3,13 +3,13 @@
 //!
 //! `GOCKER_CRASH_POINTS=N` tries about N instants of each command instead of a few.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use conformance::crash_points::{Call, STRACE, calls_in, has_strace, points};
 use conformance::host::is_root;
 use conformance::ordinary_user::run_as_user;
 use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
@@ -18,18 +18,11 @@ use nix::sys::signal::Signal;
 use super::crash::processes_of;
 
 /// How many instants of each command are tried.
-fn points() -> usize {
-    let asked = std::env::var("GOCKER_CRASH_POINTS").ok();
-    asked.map_or(12, |count| count.parse().expect("a number"))
-}
-
-fn has_strace() -> bool {
-    Path::new("/usr/bin/strace").exists()
-}
+const POINTS: usize = 12;
 
 /// `command` under strace, with these options.
 fn traced(command: &Command, options: &[&str]) -> Command {
-    let mut strace = Command::new("/usr/bin/strace");
+    let mut strace = Command::new(STRACE);
     strace
         .args(options)
         .arg(command.get_program())
@@ -51,21 +44,6 @@ fn trace_file(bundle: &TestBundle) -> PathBuf {
     file
 }
 
-/// A system call of the command's: its name, and how many of that name it is. (strace(1) counts
-/// each name by itself.)
-#[derive(Clone, Debug)]
-struct Call {
-    name: String,
-    nth: usize,
-}
-
-impl Call {
-    /// What has strace(1) kill its tracee before this call.
-    fn kill_before(&self) -> String {
-        format!("inject={}:signal=KILL:when={}", self.name, self.nth)
-    }
-}
-
 /// The system calls that the command makes, but for the first one, of the program itself.
 fn calls_of(bundle: &TestBundle, command: &Command) -> Vec<Call> {
     let trace = trace_file(bundle);
@@ -73,24 +51,13 @@ fn calls_of(bundle: &TestBundle, command: &Command) -> Vec<Call> {
     run_command(&mut traced(command, &["-o", path])).success();
     let text = fs::read_to_string(&trace).expect("read");
     fs::remove_file(&trace).expect("remove");
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut calls = Vec::new();
-    // Lines without a name are of signals, and of the end.
-    for line in text.lines().filter(|line| !line.starts_with(['+', '-'])) {
-        let (name, _) = line.split_once('(').expect("a call");
-        let nth = counts.entry(name).or_default();
-        *nth += 1;
-        calls.push(Call {
-            name: name.to_owned(),
-            nth: *nth,
-        });
-    }
-    calls.split_off(1)
+    let calls = calls_in(&text).into_iter().skip(1);
+    calls.map(|(call, _)| call).collect()
 }
 
 /// Kills the command before each of many of its system calls.
 fn kill_at_many_calls(bundle: &TestBundle, prepare: &dyn Fn(), command: &dyn Fn() -> Command) {
-    kill_at_calls(bundle, points(), prepare, command);
+    kill_at_calls(bundle, points(POINTS), prepare, command);
 }
 
 fn kill_at_calls(
@@ -234,7 +201,7 @@ fn start_killed_before_any_call_leaves_a_true_status() {
         let _container = bundle.created();
         calls_of(&bundle, &of_it(&bundle, "start", &[]))
     };
-    let step = (calls.len() / points()).max(1);
+    let step = (calls.len() / points(POINTS)).max(1);
     for call in calls.iter().rev().step_by(step) {
         fs::remove_file(&ran).ok();
         let container = bundle.created();
@@ -283,7 +250,7 @@ fn exec_killed_before_any_call_is_cleared_away() {
         command
     };
     // The container's end waits for whoever reaps the orphan, which may take seconds.
-    kill_at_calls(&bundle, points().div_ceil(3), &prepare, &exec);
+    kill_at_calls(&bundle, points(POINTS).div_ceil(3), &prepare, &exec);
 }
 
 #[test]
@@ -312,7 +279,7 @@ fn create_by_an_ordinary_user_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper().of_ordinary_user();
     let create = || with_bundle(&bundle, "create", &[]);
-    kill_at_calls(&bundle, 2 * points(), &|| {}, &create);
+    kill_at_calls(&bundle, 2 * points(POINTS), &|| {}, &create);
 }
 
 /// Between the word that init is prepared and the record of its process, which are neighbours.

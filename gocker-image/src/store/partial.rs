@@ -83,17 +83,25 @@ impl Store {
         Ok(())
     }
 
-    /// Removes partial blobs that nobody fetches. Says how many.
+    /// Removes partial blobs that nobody fetches, and those of layers that are here: whoever
+    /// finished one of these was killed before it was gone. Says how many.
     pub(super) fn sweep_partials(&self, age: Age) -> Result<usize, StoreError> {
         let mut swept = 0;
-        for (name, path) in entries(&self.path.join("partial"))? {
+        let partials = entries(&self.path.join("partial"))?;
+        let layers = if partials.is_empty() {
+            Vec::new()
+        } else {
+            self.layers()?
+        };
+        for (name, path) in partials {
             let modified = path.metadata().and_then(|metadata| metadata.modified());
             // one that has vanished meanwhile is nobody's concern
             let Ok(modified) = modified else { continue };
             let is_old = SystemTime::now()
                 .duration_since(modified)
                 .is_ok_and(|age| age > LIFE);
-            if (age == Age::Any || is_old)
+            let is_done = layers.iter().any(|layer| layout::name(&layer.blob) == name);
+            if (age == Age::Any || is_old || is_done)
                 && let Some(_lock) = Lock::try_exclusive(&self.lock_path(&partial_lock(&name)))?
             {
                 blob::remove(&path)?;

@@ -1,0 +1,283 @@
+//! kill -9 of a command before every system call by which it changes something, one at a time. What
+//! it leaves is swept by the next command, which works as if nothing had been.
+//!
+//! `GOCKER_CRASH_POINTS=N` tries about N instants of each command instead of the usual number.
+
+use std::collections::HashSet;
+use std::fs;
+
+use conformance::command::run_command;
+use conformance::crash_points::{Call, calls_in, has_strace, points};
+use conformance::images::{Compression, Entry, Image, ImageBuilder, Layer};
+use conformance::tree::{self, Tree};
+use conformance::{HostileRegistry, StoreRoot, needs};
+use nix::sys::signal::Signal;
+
+use super::{made_store, state};
+
+/// The calls that are looked at: all by which a command can change something.
+const CALLS: &str = "trace=mkdir,mkdirat,openat,write,pwrite64,linkat,rename,renameat,renameat2,\
+    unlink,unlinkat,rmdir,ioctl,fsync,fdatasync,ftruncate,fallocate,fchown,fchownat,fchmod,\
+    fchmodat,utimensat,setxattr,fsetxattr,fremovexattr,symlinkat,mknodat,mount,umount2";
+
+/// How many instants of a command are tried: more than it has of such calls.
+const POINTS: usize = 400;
+
+/// Whether a call, as strace(1) writes it, changes anything in `directory`.
+fn changes(call: &Call, line: &str, directory: &str) -> bool {
+    if line.contains(") = -1 ") {
+        return false;
+    }
+    match call.name.as_str() {
+        "openat" => line.contains("O_CREAT") || line.contains("O_TMPFILE"),
+        "write" | "pwrite64" => line.contains(directory),
+        "ioctl" => {
+            line.contains("BTRFS_IOC_") && !line.contains("GETFLAGS") || line.contains("LOOP_")
+        }
+        _ => true,
+    }
+}
+
+/// The calls by which the command changes something, with their lines; it is run for that.
+fn changes_of(store: &StoreRoot, args: &[&str]) -> Vec<(Call, String)> {
+    let file = store.beside("trace");
+    let path = file.to_str().unwrap();
+    let options = ["-f", "--seccomp-bpf", "-y", "-o", path, "-e", CALLS];
+    run_command(&mut store.traced(&options, args)).success();
+    let trace = fs::read_to_string(&file).unwrap();
+    let directory = store.path();
+    let directory = directory.to_str().unwrap();
+    let mut changing = calls_in(&trace);
+    changing.retain(|(call, line)| changes(call, line, directory));
+    // the same number of two threads is one instant
+    let mut seen = HashSet::new();
+    changing.retain(|(call, _)| seen.insert(call.clone()));
+    let changing = changing.into_iter();
+    changing
+        .map(|(call, line)| (call, line.to_owned()))
+        .collect()
+}
+
+/// Runs the command and has it killed before the call. Says whether it was.
+fn run_killed(store: &StoreRoot, args: &[&str], call: &Call) -> bool {
+    let inject = call.kill_before();
+    let options = ["-f", "-o", "/dev/null", "-e", &inject];
+    let output = run_command(&mut store.traced(&options, args));
+    output.code() == 128 + Signal::SIGKILL as i32
+}
+
+/// Kills the command before each of its changes, after `prepare`, and looks at the store `after`
+/// each.
+fn kill_before_each_change(
+    store: &StoreRoot,
+    args: &[&str],
+    prepare: &dyn Fn(),
+    after: &dyn Fn(&str),
+) {
+    prepare();
+    let calls = changes_of(store, args);
+    after("a whole run");
+    let step = calls.len().div_ceil(points(POINTS));
+    let (mut tried, mut killed) = (0, 0);
+    for (call, line) in calls.iter().step_by(step) {
+        prepare();
+        tried += 1;
+        // Another thread may have fewer calls of the name this time.
+        killed += usize::from(run_killed(store, args, call));
+        after(&format!("a kill before {} {line}", call.nth));
+    }
+    assert!(2 * killed > tried, "killed {killed} times of {tried}");
+}
+
+/// Two layers with one of each kind of entry, the lower of a size that is kept while it comes.
+fn image() -> Image {
+    let mut byte = 0_u8;
+    let noise: Vec<u8> = (0..1_300_000_u32)
+        .map(|at| {
+            byte = byte
+                .wrapping_mul(109)
+                .wrapping_add(at.to_le_bytes()[0] ^ at.to_le_bytes()[1]);
+            byte
+        })
+        .collect();
+    let lower = Layer::of([
+        Entry::dir(".").xattr("user.root", "1"),
+        Entry::dir("d").owner(1, 2),
+        Entry::file("d/noise", noise),
+        Entry::hard_link("linked", "d/noise"),
+        Entry::symlink("link", "d"),
+        Entry::fifo("fifo"),
+        Entry::file("gone", "1").mode(0o4755),
+    ]);
+    let upper = Layer::of([
+        Entry::whiteout("gone"),
+        Entry::opaque("d"),
+        Entry::file("d/new", "2").owner(3, 4).xattr("user.x", "3"),
+    ]);
+    ImageBuilder::new()
+        .layer_in(Compression::Plain, &lower.finish())
+        .layer(&upper.finish())
+        .build()
+}
+
+/// An image in a registry, a store, and what the store holds before a pull and after it.
+struct Scene {
+    _server: HostileRegistry,
+    store: StoreRoot,
+    reference: String,
+    empty: (Vec<String>, Vec<String>),
+    pulled: (Vec<String>, Vec<String>),
+    layers: Tree,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
+        let reference = server.serve(&image(), "image", "latest");
+        let empty = state(&store);
+        store.run(&["pull", "--quiet", &reference]).success();
+        let (pulled, layers) = (state(&store), layers(&store));
+        Self {
+            _server: server,
+            store,
+            reference,
+            empty,
+            pulled,
+            layers,
+        }
+    }
+
+    fn run(&self, args: &[&str]) {
+        self.store.run(args).success();
+    }
+
+    fn kill_before_each_change(&self, args: &[&str], prepare: &dyn Fn(), after: &dyn Fn(&str)) {
+        kill_before_each_change(&self.store, args, prepare, after);
+    }
+
+    fn pull(&self) {
+        self.run(&["pull", "--quiet", &self.reference]);
+    }
+
+    /// Pulls; then the store holds what an undisturbed pull makes.
+    #[track_caller]
+    fn assert_pulls(&self, after: &str) {
+        self.pull();
+        assert_eq!(state(&self.store), self.pulled, "pulled after {after}");
+        let layers = layers(&self.store);
+        let found = tree::differences(("after", &layers), ("undisturbed", &self.layers));
+        assert_eq!(found, Vec::<String>::new(), "pulled after {after}");
+    }
+
+    /// Removes all; then the store holds nothing.
+    #[track_caller]
+    fn assert_clears(&self, after: &str) {
+        // It may be gone already.
+        self.store.run(&["rm", &self.reference]);
+        self.run(&["prune"]);
+        assert_eq!(state(&self.store), self.empty, "removed after {after}");
+    }
+}
+
+/// All that lies in the layers of a store.
+fn layers(store: &StoreRoot) -> Tree {
+    let mut layers = tree::read_tree(&store.directory().join("layers")).unwrap();
+    // Beside each layer lies its record, with a date; and the directory itself is of today.
+    layers.retain(|path, _| !path.is_empty() && !path.ends_with(b".json"));
+    layers
+}
+
+#[test]
+fn a_pull_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.assert_clears("a whole pull");
+    let args = ["pull", "--quiet", &scene.reference];
+    scene.kill_before_each_change(&args, &|| {}, &|after| {
+        scene.assert_pulls(after);
+        scene.assert_clears(after);
+    });
+}
+
+/// Until there is a store: the sparse file, its file system, the loop device and the mount.
+#[test]
+fn the_first_pull_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let args = ["pull", "--quiet", &scene.reference];
+    let mut calls = changes_of(&StoreRoot::new().unwrap(), &args);
+    let is_made = calls
+        .iter()
+        .position(|(_, line)| line.contains("meta.json"));
+    calls.truncate(is_made.expect("the store is made") + 1);
+    // Each has a file system of its own to make.
+    let step = calls.len().div_ceil(points(24));
+    for (call, line) in calls.iter().step_by(step) {
+        let store = StoreRoot::new().unwrap();
+        run_killed(&store, &args, call);
+        store.run(&args).success();
+        assert_eq!(state(&store), scene.pulled, "after a kill before {line}");
+        let devices = store.loop_devices();
+        assert_eq!(devices.len(), 1, "after a kill before {line}: {devices:?}");
+    }
+}
+
+#[test]
+fn rm_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.kill_before_each_change(&["rm", &scene.reference], &|| scene.pull(), &|after| {
+        scene.assert_clears(after)
+    });
+}
+
+#[test]
+fn prune_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.kill_before_each_change(&["prune", "--all"], &|| scene.pull(), &|after| {
+        scene.run(&["prune", "--all"]);
+        assert_eq!(state(&scene.store), scene.empty, "after {after}");
+    });
+}
+
+#[test]
+fn a_pull_after_a_killed_rm_finds_or_makes_what_it_needs() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.kill_before_each_change(&["rm", &scene.reference], &|| {}, &|after| {
+        scene.assert_pulls(after)
+    });
+}
+
+#[test]
+fn bundle_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let args = ["bundle", &scene.reference, "--name", "one"];
+    scene.kill_before_each_change(&args, &|| {}, &|after| {
+        // It was made, or there is none.
+        if scene.store.run(&args).code() != 0 {
+            scene.run(&["unbundle", "one"]);
+            scene.run(&args);
+        }
+        let rootfs = scene.store.directory().join("bundles/one/rootfs");
+        assert!(rootfs.join("d/new").exists(), "after {after}");
+        scene.run(&["unbundle", "one"]);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+    });
+}
+
+#[test]
+fn unbundle_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let prepare = || scene.run(&["bundle", &scene.reference, "--name", "one"]);
+    scene.kill_before_each_change(&["unbundle", "one"], &prepare, &|after| {
+        // It may be gone already.
+        scene.store.run(&["unbundle", "one"]);
+        scene.run(&["ls"]);
+        scene.run(&["prune"]);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+    });
+}
