@@ -21,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Result;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 pub use crate::http::base64;
@@ -35,6 +36,10 @@ pub enum Delivery {
     /// So many bytes, though the stated length is the whole's; then the
     /// connection is closed.
     CutAfter(usize),
+    /// So many bytes, then the connection is reset.
+    ResetAfter(usize),
+    /// So many bytes of the head, then the connection is closed.
+    HeadCutAfter(usize),
     /// So many bytes, then none and no end, until the client goes.
     StallAfter(usize),
     /// In small pieces with this pause between them.
@@ -137,6 +142,9 @@ impl Answer {
 /// What a test decides for single requests: `None` leaves it to the server.
 pub type Rule = dyn Fn(&Request) -> Option<Answer> + Send + Sync;
 
+/// What a test decides of the way in which answers go out that are to be whole.
+pub type DeliveryRule = dyn FnMut(&Request, &Answer) -> Delivery + Send;
+
 /// A token that the server asks for.
 #[derive(Debug, Clone)]
 struct Token {
@@ -148,6 +156,7 @@ struct Token {
 struct Shared {
     host: String,
     rule: Box<Rule>,
+    delivery: Mutex<Box<DeliveryRule>>,
     token: Mutex<Option<Token>>,
     /// By `repository:reference`.
     manifests: Mutex<HashMap<String, Blob>>,
@@ -174,6 +183,7 @@ impl HostileRegistry {
         let shared = Arc::new(Shared {
             host: listener.local_addr()?.to_string(),
             rule: Box::new(rule),
+            delivery: Mutex::new(Box::new(|_, _| Delivery::Whole)),
             token: Mutex::new(None),
             manifests: Mutex::default(),
             blobs: Mutex::default(),
@@ -230,6 +240,11 @@ impl HostileRegistry {
             lock(&self.shared.manifests).insert(key, manifest.clone());
         }
         format!("{}/{repository}:{tag}", self.shared.host)
+    }
+
+    /// From now on asks `rule` how each answer goes out.
+    pub fn deliver(&self, rule: impl FnMut(&Request, &Answer) -> Delivery + Send + 'static) {
+        *lock(&self.shared.delivery) = Box::new(rule);
     }
 
     /// From now on asks for a bearer token, which `/token` of this server gives:
@@ -306,7 +321,10 @@ fn serve_connection(stream: &TcpStream, shared: &Shared) -> Result<()> {
         }
     };
     lock(&shared.seen).push(request.clone());
-    let answer = (shared.rule)(&request).unwrap_or_else(|| shared.answer(&request));
+    let mut answer = (shared.rule)(&request).unwrap_or_else(|| shared.answer(&request));
+    if answer.delivery == Delivery::Whole {
+        answer.delivery = lock(&shared.delivery)(&request, &answer);
+    }
     match send(stream, &answer, request.method == "HEAD", shared) {
         Err(error)
             if !matches!(
@@ -395,13 +413,27 @@ fn send(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("Content-Length: {}\r\n\r\n", answer.body.len()));
+    if let Delivery::HeadCutAfter(count) = answer.delivery {
+        stream.write_all(&head.as_bytes()[..count.min(head.len())])?;
+        return stream.shutdown(Shutdown::Write);
+    }
     stream.write_all(head.as_bytes())?;
     if is_head {
         return Ok(());
     }
     let body = &answer.body;
     match answer.delivery {
-        Delivery::Whole => stream.write_all(body)?,
+        Delivery::Whole | Delivery::HeadCutAfter(_) => stream.write_all(body)?,
+        Delivery::ResetAfter(count) => {
+            stream.write_all(&body[..count.min(body.len())])?;
+            // Closing it then throws away what is on its way, and says so.
+            let linger = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(&stream, sockopt::Linger, &linger)?;
+            return Ok(());
+        }
         Delivery::CutAfter(count) => stream.write_all(&body[..count.min(body.len())])?,
         Delivery::StallAfter(count) => {
             stream.write_all(&body[..count.min(body.len())])?;

@@ -15,6 +15,7 @@ mod changes;
 mod crash;
 mod crash_points;
 mod credentials;
+mod cuts;
 mod full_disk;
 mod gocker;
 mod kept_blobs;

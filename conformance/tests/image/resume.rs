@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use conformance::command::{end_within, process_id};
@@ -30,7 +30,7 @@ fn image(sizes: &[usize]) -> Image {
 }
 
 /// A byte of a sequence that is the same in each run.
-fn next(seed: &mut u64) -> u8 {
+pub(super) fn next(seed: &mut u64) -> u8 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
@@ -214,26 +214,28 @@ fn prune_takes_what_no_pull_has_gone_on_with() {
 fn two_hundred_cut_connections_end_in_a_good_pull() {
     let image = image(&[8]);
     let layer = image.layers[0].clone();
-    let chance = Mutex::new((0_u32, 0x1234_5678_9abc_def1_u64));
-    let server = HostileRegistry::start(move |request| {
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
+    let reference = server.serve(&image, "image", "latest");
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let (log, mut seed) = (Arc::clone(&sent), 0x1234_5678_9abc_def1_u64);
+    let size = layer.bytes.len();
+    server.deliver(move |request, answer| {
         if !request.target.ends_with(&layer.digest) {
-            return None;
+            return Delivery::Whole;
         }
-        let mut chance = chance.lock().unwrap();
-        chance.0 += 1;
-        let answer = content(&layer, request);
-        if chance.0 > 200 {
-            return Some(answer);
+        let mut log = log.lock().unwrap();
+        if log.len() == 200 {
+            log.push(answer.body.len());
+            return Delivery::Whole;
         }
         // on average 32 KiB, so that something is left after two hundred
-        let cut = usize::from(next(&mut chance.1)) * 256;
-        Some(answer.delivery(Delivery::CutAfter(cut)))
-    })
-    .unwrap();
-    let store = made_store();
-    let reference = server.serve(&image, "image", "latest");
+        log.push(usize::from(next(&mut seed)) * 256);
+        Delivery::CutAfter(log[log.len() - 1])
+    });
     store.run(&["pull", "--quiet", &reference]).success();
-    assert!(ranges(&server, &image.layers[0]).len() > 200);
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent.len(), 201);
+    assert_eq!(sent.iter().sum::<usize>(), size, "each byte came once");
     assert!(
         store
             .bundle(&reference, "one")
