@@ -27,6 +27,21 @@ pub fn fetch(reference: &str, directory: &Path) -> Result<PathBuf> {
     Ok(layout)
 }
 
+/// The manifest of an image of a registry on loopback, byte by byte as skopeo gets it.
+///
+/// # Errors
+/// When skopeo is missing or fails.
+pub fn raw_manifest(reference: &str) -> Result<Vec<u8>> {
+    let mut command = Command::new("skopeo");
+    command.args([
+        "--insecure-policy",
+        "inspect",
+        "--raw",
+        "--tls-verify=false",
+    ]);
+    run(command.arg(format!("docker://{reference}")))
+}
+
 /// Unpacks an image of a registry on loopback with umoci; returns its root
 /// file system, `directory/rootfs`.
 ///
@@ -43,7 +58,8 @@ pub fn unpack(reference: &str, directory: &Path) -> Result<PathBuf> {
     Ok(rootfs)
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a tool to its end; returns what it has written.
+fn run(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .output()
         .with_context(|| format!("run {:?}", command.get_program()))?;
@@ -54,5 +70,5 @@ fn run(command: &mut Command) -> Result<()> {
         output.status,
         said.trim()
     );
-    Ok(())
+    Ok(output.stdout)
 }

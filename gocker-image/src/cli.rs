@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::DiffArgs;
+use crate::commands::{DiffArgs, HistoryArgs, PushArgs, TagArgs};
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
@@ -83,6 +83,12 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Remove layers, blobs and rubbish that nothing refers to
     Prune(PruneArgs),
+    /// Upload an image to a registry
+    Push(PushArgs),
+    /// Give an image one more name
+    Tag(TagArgs),
+    /// Show the steps by which an image was made, and the layer of each
+    History(HistoryArgs),
     /// List the tags that a registry has of a repository
     Tags(TagsArgs),
     /// Keep the credentials of a registry, after asking it whether they are good

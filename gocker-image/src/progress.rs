@@ -95,6 +95,8 @@ impl Progress for LayerProgress {
     fn layer(&self, layer: &Digest, event: LayerEvent) {
         match event {
             LayerEvent::Exists => self.line(layer, "is here already"),
+            LayerEvent::Present => self.line(layer, "is there already"),
+            LayerEvent::Mounted => self.line(layer, "was there, in another repository"),
             LayerEvent::Waiting => self.line(layer, "is being unpacked by another process"),
             LayerEvent::Begin { bytes } => self.begin(layer, bytes),
             LayerEvent::Advance { bytes } => self.advance(layer, bytes),

@@ -23,8 +23,10 @@ mod login;
 
 mod merges;
 mod mirrors;
+mod names;
 mod proxies;
 mod pull;
+mod push;
 mod resume;
 mod signatures;
 mod tags;
@@ -40,7 +42,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use conformance::http::Request;
-use conformance::images::{Entry, Image, ImageBuilder, Layer};
+use conformance::images::{self, Entry, Image, ImageBuilder, Layer};
 use conformance::{HostileRegistry, StoreRoot, run_command, umoci};
 
 /// The root file system that the tool under test makes of an image.
@@ -67,6 +69,15 @@ fn image_of<const N: usize>(layers: [Vec<Entry>; N]) -> Image {
 /// An image of one small layer, with its name in the file `name`.
 fn small_image(name: &str) -> Image {
     image_of([vec![Entry::dir("."), Entry::file("name", name)]])
+}
+
+/// An image in Docker's words, schema 2.
+fn docker_image() -> Image {
+    ImageBuilder::new()
+        .docker()
+        .layer(&images::busybox_layer().unwrap())
+        .layer(&images::filler_layer("docker", 9, 99))
+        .build()
 }
 
 /// A store that has been made and holds nothing.

@@ -5,12 +5,15 @@
 
 mod bundle;
 mod diff;
+mod history;
 mod inspect;
 mod login;
 mod ls;
 mod prune;
 mod pull;
+mod push;
 mod rm;
+mod tag;
 mod tags;
 mod unbundle;
 
@@ -26,10 +29,13 @@ use crate::store::{Options, Store};
 
 pub(crate) use bundle::overrides;
 pub(crate) use diff::DiffArgs;
+pub(crate) use history::HistoryArgs;
 pub(crate) use ls::ls;
 pub(crate) use prune::{print_removed, unused};
 pub(crate) use pull::{pull, pull_quietly};
+pub(crate) use push::PushArgs;
 pub(crate) use rm::rm;
+pub(crate) use tag::TagArgs;
 
 /// Runs the command that was given.
 ///
@@ -46,6 +52,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rm(args) => rm(&context, &args)?,
         Command::Inspect(args) => inspect::inspect(&context, &args)?,
         Command::Prune(args) => prune::prune(&context, &args)?,
+        Command::Push(args) => push::push(&context, &args)?,
+        Command::Tag(args) => tag::tag(&context, &args)?,
+        Command::History(args) => history::history(&context, &args)?,
         Command::Tags(args) => tags::tags(&context, &args)?,
         Command::Login(args) => login::login(&context, &args)?,
         Command::Logout(args) => login::logout(&context, &args)?,
@@ -97,7 +106,7 @@ impl Context {
 
     /// The whole name of what a user calls `reference`.
     pub(crate) fn qualify(&self, reference: &Reference) -> anyhow::Result<Reference> {
-        if reference.short_name().is_none() {
+        if reference.short_name().is_none() || reference.bare_digest().is_some() {
             return Ok(reference.clone());
         }
         Ok(self.client(None)?.qualify(reference)?)

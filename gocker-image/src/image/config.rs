@@ -90,6 +90,8 @@ pub struct History {
     pub created: Option<String>,
     /// The command of the step.
     pub created_by: Option<String>,
+    /// What its maker says of it.
+    pub comment: Option<String>,
     /// Whether the step made no layer.
     #[serde(deserialize_with = "null_as_default")]
     pub empty_layer: bool,

@@ -6,11 +6,14 @@ use std::io::{self, Read, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Context as _;
+
+use super::{LayerEvent, Progress};
 use crate::digest::{Digest, VerifyError, VerifyReader};
 use crate::image::Descriptor;
 use crate::reference::Reference;
-use crate::registry::{BlobReader, Client, Kept};
-use crate::store::{BlobDraft, Partial, Store, StoreError};
+use crate::registry::{Client, Kept};
+use crate::store::{BlobDraft, HoldKind, Lock, Partial, Store, StoreError};
 use crate::unpack::OpenBlob;
 
 /// A blob smaller than this is fetched anew sooner than it is kept.
@@ -68,7 +71,7 @@ impl<'a> Source<'a> {
             let known = kept.as_ref().map_or(0, |kept| kept.bytes);
             let reader = client.blob_from(&reference, &blob, kept);
             Ok(Box::new(Recorded {
-                reader: reader.map_err(io::Error::other)?,
+                reader: Box::new(reader.map_err(io::Error::other)?),
                 recording,
                 blobs,
                 blob,
@@ -141,18 +144,56 @@ impl<'a> Source<'a> {
         }
         Ok(!spoiled.is_empty())
     }
+}
 
-    /// Fetches a blob for no other reason than that it is kept.
-    pub(super) fn fetch(&self, blob: &Descriptor, fetched: &dyn Fn(u64)) -> anyhow::Result<()> {
-        let mut reader = self.open(blob)?()?;
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match reader.read(&mut buffer)? {
-                0 => return Ok(()),
-                count => fetched(count as u64),
-            }
-        }
+/// Holds the blobs that are to be kept, until an image's record names them.
+pub(super) fn hold_blobs(
+    store: &Store,
+    layers: &[Descriptor],
+    blobs: LayerBlobs,
+) -> Result<Vec<Lock>, StoreError> {
+    if blobs == LayerBlobs::Streamed {
+        return Ok(Vec::new());
     }
+    let holds = layers
+        .iter()
+        .map(|blob| store.hold(HoldKind::Blob, &blob.digest));
+    holds.collect()
+}
+
+/// Brings in the blobs of layers that were unpacked before, without their blobs. What `open`
+/// opens keeps them.
+pub(super) fn keep_missing(
+    store: &Store,
+    layers: &[Descriptor],
+    open: &dyn Fn(&Descriptor) -> anyhow::Result<OpenBlob<'static>>,
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    for blob in layers {
+        if store.layer_blob(blob)?.is_some() {
+            continue;
+        }
+        let (digest, bytes) = (&blob.digest, blob.size);
+        progress.layer(digest, LayerEvent::Begin { bytes });
+        let read = || -> anyhow::Result<()> {
+            let mut reader = open(blob)?()?;
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                match reader.read(&mut buffer)? {
+                    0 => return Ok(()),
+                    count => progress.layer(
+                        digest,
+                        LayerEvent::Advance {
+                            bytes: count as u64,
+                        },
+                    ),
+                }
+            }
+        };
+        read().with_context(|| format!("layer {digest}"))?;
+        progress.layer(digest, LayerEvent::Done);
+    }
+    Ok(())
 }
 
 /// What a blob is written to while it is read.
@@ -211,7 +252,8 @@ impl Recording {
 
 /// A blob that is written down while it is read.
 struct Recorded {
-    reader: BlobReader,
+    /// It verifies.
+    reader: Box<dyn Read + Send>,
     recording: Recording,
     blobs: LayerBlobs,
     blob: Descriptor,

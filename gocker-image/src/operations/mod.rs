@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! pull     registry -> trust -> documents -> unpack -> names
+//! push     store -> registry
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
@@ -11,15 +12,20 @@
 
 mod annotations;
 mod bundle;
+mod content;
 mod diff;
+mod documents;
 mod fetch;
+mod history;
 mod inspect;
 mod list;
 mod prune;
 mod pull;
+mod push;
 mod remove;
 mod roots;
 mod runtime_config;
+mod tag;
 mod unbundle;
 mod unpack;
 mod user;
@@ -37,13 +43,16 @@ use crate::store::{ImageRecord, Options, Store, StoreError};
 pub use bundle::{BundleRequest, Place, bundle};
 pub use diff::diff;
 pub use fetch::LayerBlobs;
+pub use history::{Step, StepLayer, history};
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};
 pub use prune::prune;
 pub use pull::{PullOptions, Pulled, pull};
+pub use push::{PushOptions, Pushed, push};
 pub use remove::{RemovedImage, remove};
 pub use roots::Rooted;
 pub use runtime_config::{Network, Overrides, Volumes};
+pub use tag::tag;
 pub use unbundle::{find_bundle, look_for_bundle, unbundle};
 pub use verify::Trust;
 
@@ -60,24 +69,28 @@ pub trait Progress: Sync {
     fn note(&self, text: &str);
 }
 
-/// What happens to a layer, in this order.
+/// What happens to a layer that is pulled, pushed or copied, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerEvent {
     /// It is here already; nothing more follows.
     Exists,
+    /// It is at the registry already; nothing more follows.
+    Present,
+    /// The registry took it over from another repository; nothing more follows.
+    Mounted,
     /// Another process unpacks it; it is waited for.
     Waiting,
-    /// It is about to be fetched, this many bytes.
+    /// It is about to be transferred, this many bytes.
     Begin {
         /// The size of its blob.
         bytes: u64,
     },
-    /// This many more bytes came in.
+    /// This many more bytes were transferred.
     Advance {
         /// Since the last event.
         bytes: u64,
     },
-    /// It is unpacked, verified and in the store.
+    /// It is verified and where it was to go.
     Done,
 }
 
@@ -162,6 +175,9 @@ pub fn stored_name(reference: &Reference) -> String {
 pub fn find_image(store: &Store, reference: &Reference) -> Result<Option<ImageRecord>, StoreError> {
     if let Some(name) = store.reference(&stored_name(reference))? {
         return store.image(&name.manifest);
+    }
+    if let Some(digest) = reference.bare_digest() {
+        return store.image(&digest);
     }
     // Pulled by a tag, and now asked for by what the tag stood for.
     let Some(digest) = reference.digest() else {

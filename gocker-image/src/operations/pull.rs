@@ -11,16 +11,17 @@ use std::sync::Mutex;
 
 use anyhow::{Context, bail};
 
-use super::fetch::{LayerBlobs, Source};
+use super::documents::Documents;
+use super::fetch::{self, LayerBlobs, Source};
 use super::unpack::{self, InHand, Layer, Unpacked};
 use super::verify::{self, Trust};
-use super::{LayerEvent, Progress, stored_name};
+use super::{Progress, stored_name};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, PlatformChoice};
 use crate::interrupt;
 use crate::reference::Reference;
 use crate::registry::{Client, DOCUMENT_LIMIT, FetchedManifest};
-use crate::store::{HoldKind, ImageRecord, Lock, Origin, RefRecord, Store, now};
+use crate::store::{ImageRecord, Lock, Origin, RefRecord, Store, now};
 use crate::unpack::Budgets;
 
 /// What to pull.
@@ -107,11 +108,7 @@ impl Pull<'_> {
         let mut signed = vec![&fetched.digest, &resolved_digest];
         signed.dedup();
         verify::verify(client, reference, &signed, &required)?;
-        let _holds = [
-            store.hold(HoldKind::Blob, &fetched.digest)?,
-            store.hold(HoldKind::Blob, &manifest.config.digest)?,
-            store.hold(HoldKind::Image, &fetched.digest)?,
-        ];
+        let _holds = Documents::hold(store, &fetched.digest, &manifest)?;
         let config_bytes = match store.blob(&manifest.config.digest)? {
             Some(bytes) => bytes,
             None => client
@@ -125,21 +122,14 @@ impl Pull<'_> {
         let (unpacked, _blob_holds) = self.fetch_layers(&layers)?;
 
         // After the layers, so that a pull that fails leaves no document behind.
-        store.put_blob(&fetched.digest, &fetched.bytes)?;
-        store.put_blob(&manifest.config.digest, &config_bytes)?;
-
-        let (documents, config_size) = (fetched.bytes.len() as u64, config_bytes.len() as u64);
-        let image = ImageRecord {
-            manifest: fetched.digest,
-            config: manifest.config.digest.clone(),
-            layers: config.chain_ids(),
-            platform: config.platform().to_string(),
-            transfer_bytes: manifest.transfer_bytes() + documents + config_size,
-            content_bytes: unpacked.held.iter().map(|held| held.record.bytes).sum(),
-            created: config.created,
-            pulled: now(),
+        let documents = Documents {
+            digest: fetched.digest,
+            manifest_bytes: fetched.bytes,
+            manifest,
+            config_bytes,
+            config,
         };
-        store.put_image(&image)?;
+        let image = documents.record(store, &unpacked)?;
         let name = stored_name(reference);
         store.put_reference(&RefRecord {
             reference: name.clone(),
@@ -162,12 +152,7 @@ impl Pull<'_> {
         let Self { store, options, .. } = *self;
         let source = Source::new(store, self.client, &options.reference, options.blobs);
         let blobs: Vec<_> = layers.iter().map(|layer| layer.blob.clone()).collect();
-        let mut holds = Vec::new();
-        if options.blobs == LayerBlobs::Kept {
-            for blob in &blobs {
-                holds.push(store.hold(HoldKind::Blob, &blob.digest)?);
-            }
-        }
+        let holds = fetch::hold_blobs(store, &blobs, options.blobs)?;
         let open = |layer: &Layer| source.open(&layer.blob);
         let place = (store, self.in_hand);
         let unpack =
@@ -187,7 +172,8 @@ impl Pull<'_> {
         };
         let finished = unpacked.and_then(|unpacked| {
             if options.blobs == LayerBlobs::Kept {
-                self.fetch_missing(&source, &blobs)?;
+                let open = |blob: &Descriptor| source.open(blob);
+                fetch::keep_missing(store, &blobs, &open, self.progress)?;
             }
             Ok((unpacked, holds))
         });
@@ -200,23 +186,6 @@ impl Pull<'_> {
             }
             result => result,
         }
-    }
-
-    /// Fetches the blobs of layers that were unpacked before, without their blobs.
-    fn fetch_missing(&self, source: &Source<'_>, blobs: &[Descriptor]) -> anyhow::Result<()> {
-        for blob in blobs {
-            if self.store.layer_blob(blob)?.is_some() {
-                continue;
-            }
-            let digest = &blob.digest;
-            let bytes = blob.size;
-            self.progress.layer(digest, LayerEvent::Begin { bytes });
-            let advance = |bytes| self.progress.layer(digest, LayerEvent::Advance { bytes });
-            let fetched = source.fetch(blob, &advance);
-            fetched.with_context(|| format!("layer {digest}"))?;
-            self.progress.layer(digest, LayerEvent::Done);
-        }
-        Ok(())
     }
 }
 

@@ -120,6 +120,14 @@ impl Reference {
         self.short.0.as_deref()
     }
 
+    /// The digest that a user has typed without any name: `sha256:…`, which is also how a
+    /// repository `sha256` would be typed.
+    #[must_use]
+    pub fn bare_digest(&self) -> Option<Digest> {
+        let (name, tag) = (self.short_name()?, self.tag()?);
+        format!("{name}:{tag}").parse().ok()
+    }
+
     /// The same tag and digest of the repository `name`.
     ///
     /// # Errors

@@ -1,0 +1,174 @@
+//! `push`: what was pulled comes to a registry as it was, byte by byte, and other tools read it.
+
+use conformance::hostile::Answer;
+use conformance::images::{self, Image};
+use conformance::tree::{differences, read_tree};
+use conformance::{HostileRegistry, Registry, StoreRoot, umoci};
+
+use super::{is_blob_request, small_image};
+
+/// The digest and the layers that skopeo finds.
+#[track_caller]
+fn assert_same_to_skopeo(reference: &str, image: &Image) {
+    let raw = umoci::raw_manifest(reference).unwrap();
+    assert!(raw == *image.manifest.bytes, "the manifest of {reference}");
+}
+
+/// A store that has pulled `image` from a registry, with or without its blobs.
+#[track_caller]
+fn pulled(from: &Registry, image: &Image, flags: &[&str]) -> (StoreRoot, String) {
+    let store = StoreRoot::new().unwrap();
+    let reference = from.push(image, "team/image", "1").unwrap();
+    store
+        .run(&[&["pull"], flags, &[&reference]].concat())
+        .success();
+    (store, reference)
+}
+
+#[test]
+fn a_pushed_image_is_the_one_that_was_pulled() {
+    let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
+    for (name, image) in [
+        ("whiteouts", images::whiteouts()),
+        ("metadata", images::names_and_metadata()),
+        ("layers", images::multi_layer().unwrap()),
+        ("schema2", super::docker_image()),
+    ] {
+        let (store, reference) = pulled(&from, &image, &["--keep-blobs"]);
+        let destination = to.reference(&format!("other/{name}:2"));
+        let file = store.beside("digest");
+        let answer = store
+            .run(&[
+                "push",
+                "--format",
+                "json",
+                "--digestfile",
+                file.to_str().unwrap(),
+                &reference,
+                &destination,
+            ])
+            .json();
+        assert_eq!(answer["manifest"], image.manifest.digest.as_str());
+        assert_eq!(answer["media_type"], image.manifest.media_type.as_str());
+        assert_eq!(
+            std::fs::read_to_string(file).unwrap().trim(),
+            image.manifest.digest
+        );
+        assert_same_to_skopeo(&destination, &image);
+        // Debian's umoci does not read zstd
+        if name != "layers" {
+            let theirs = umoci::unpack(&destination, &store.beside("theirs")).unwrap();
+            let before = umoci::unpack(&reference, &store.beside("before")).unwrap();
+            let lines = differences(
+                ("pushed", &read_tree(&theirs).unwrap()),
+                ("pulled", &read_tree(&before).unwrap()),
+            );
+            assert_eq!(lines, Vec::<String>::new(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn layers_that_are_not_kept_are_fetched_again_and_said() {
+    let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let image = images::multi_layer().unwrap();
+    let (store, reference) = pulled(&from, &image, &[]);
+    // where it came from is known by its other names too
+    store.run(&["tag", &reference, "mine/image:3"]).success();
+    store.run(&["rm", &reference]).success();
+    let destination = to.reference("copy:1");
+    let output = store.run(&["push", "mine/image:3", &destination]);
+    output.success();
+    for layer in &image.layers {
+        let line = format!(
+            "layer {} is not kept: fetched again from {}/team/image",
+            layer.digest,
+            from.host()
+        );
+        assert!(output.stderr.contains(&line), "{output}");
+    }
+    assert_same_to_skopeo(&destination, &image);
+    let again = store
+        .run(&["push", "--format", "json", "mine/image:3", &destination])
+        .json();
+    assert_eq!(again["present_layers"], 4, "nothing is uploaded twice");
+    assert_eq!(again["uploaded_layers"], 0);
+}
+
+#[test]
+fn another_repository_of_the_same_registry_takes_the_layers_over() {
+    let registry = Registry::start().unwrap();
+    let image = images::multi_layer().unwrap();
+    let (store, reference) = pulled(&registry, &image, &[]);
+    let before = registry.fetched_blobs().unwrap().len();
+    let destination = registry.reference("other/place:1");
+    let answer = store
+        .run(&["push", "--format", "json", &reference, &destination])
+        .json();
+    assert_eq!(answer["mounted_layers"], 4);
+    assert_eq!(
+        registry.fetched_blobs().unwrap().len(),
+        before,
+        "none is fetched"
+    );
+    assert_same_to_skopeo(&destination, &image);
+}
+
+#[test]
+fn a_layer_that_is_nowhere_is_named_with_what_to_do() {
+    let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let image = small_image("gone");
+    let (store, reference) = pulled(&from, &image, &[]);
+    drop(from);
+    let destination = to.reference("copy:1");
+    let output = store.run(&["push", &reference, &destination]);
+    let line = output.one_line_failure();
+    assert!(line.contains(&image.layers[0].digest), "{line}");
+    assert!(line.contains("--keep-blobs"), "{line}");
+    assert!(
+        umoci::raw_manifest(&destination).is_err(),
+        "no image came about"
+    );
+}
+
+#[test]
+fn a_layer_that_its_registry_has_changed_is_not_pushed() {
+    let to = Registry::start().unwrap();
+    let store = StoreRoot::new().unwrap();
+    let image = small_image("changed");
+    let digest = image.layers[0].digest.clone();
+    let size = image.layers[0].bytes.len();
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let server = HostileRegistry::start(move |request| {
+        let is_layer = is_blob_request(request) && request.target.ends_with(&digest);
+        let is_later = is_layer && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+        is_later.then(|| Answer::document("application/octet-stream", vec![b'x'; size]))
+    })
+    .unwrap();
+    let reference = server.serve(&image, "image", "latest");
+    store.run(&["pull", &reference]).success();
+    let destination = to.reference("copy:1");
+    let output = store.run(&["push", "--quiet", &reference, &destination]);
+    let text = output.failure();
+    assert!(text.contains("its content has the digest"), "{text}");
+    assert!(
+        umoci::raw_manifest(&destination).is_err(),
+        "no image came about"
+    );
+}
+
+#[test]
+fn a_push_by_another_digest_than_the_images_is_refused() {
+    let registry = Registry::start().unwrap();
+    let image = small_image("digest");
+    let (store, reference) = pulled(&registry, &image, &[]);
+    let other = format!("{}@sha256:{}", registry.reference("x"), "0".repeat(64));
+    let output = store.run(&["push", &reference, &other]);
+    assert!(
+        output.one_line_failure().contains(&image.manifest.digest),
+        "{output}"
+    );
+    let own = format!("{}@{}", registry.reference("x"), image.manifest.digest);
+    store.run(&["push", &reference, &own]).success();
+    assert_same_to_skopeo(&own, &image);
+}
