@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{DiffArgs, HistoryArgs, PushArgs, TagArgs};
+use crate::commands::{DiffArgs, FsckArgs, HistoryArgs, PushArgs, TagArgs};
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Show the steps by which an image was made, and the layer of each
     History(HistoryArgs),
+    /// Look for damage in the store
+    Fsck(FsckArgs),
     /// List the tags that a registry has of a repository
     Tags(TagsArgs),
     /// Keep the credentials of a registry, after asking it whether they are good

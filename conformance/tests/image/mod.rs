@@ -16,6 +16,7 @@ mod crash;
 mod crash_points;
 mod credentials;
 mod cuts;
+mod fsck;
 mod full_disk;
 mod gocker;
 mod kept_blobs;

@@ -5,6 +5,7 @@
 
 mod bundle;
 mod diff;
+mod fsck;
 mod history;
 mod inspect;
 mod login;
@@ -29,6 +30,7 @@ use crate::store::{Options, Store};
 
 pub(crate) use bundle::overrides;
 pub(crate) use diff::DiffArgs;
+pub(crate) use fsck::FsckArgs;
 pub(crate) use history::HistoryArgs;
 pub(crate) use ls::ls;
 pub(crate) use prune::{print_removed, unused};
@@ -55,6 +57,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Push(args) => push::push(&context, &args)?,
         Command::Tag(args) => tag::tag(&context, &args)?,
         Command::History(args) => history::history(&context, &args)?,
+        Command::Fsck(args) => return fsck::fsck(&context, &args),
         Command::Tags(args) => tags::tags(&context, &args)?,
         Command::Login(args) => login::login(&context, &args)?,
         Command::Logout(args) => login::logout(&context, &args)?,

@@ -7,7 +7,7 @@
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
-//! list, inspect, remove, prune, unbundle   store
+//! list, inspect, remove, prune, unbundle, fsck   store
 //! ```
 
 mod annotations;
@@ -16,6 +16,7 @@ mod content;
 mod diff;
 mod documents;
 mod fetch;
+mod fsck;
 mod history;
 mod inspect;
 mod list;
@@ -43,6 +44,7 @@ use crate::store::{ImageRecord, Options, Store, StoreError};
 pub use bundle::{BundleRequest, Place, bundle};
 pub use diff::diff;
 pub use fetch::LayerBlobs;
+pub use fsck::fsck;
 pub use history::{Step, StepLayer, history};
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};

@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::errno::CallError;
 
 /// The name of the root file system in a bundle's directory.
-const ROOTFS: &str = "rootfs";
+pub(super) const ROOTFS: &str = "rootfs";
 
 /// A bundle in the making. Dropping it destroys it.
 #[derive(Debug)]

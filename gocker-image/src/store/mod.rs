@@ -19,6 +19,7 @@
 
 mod blob;
 mod bundle;
+mod fsck;
 mod gc;
 mod layer;
 mod layer_blob;
@@ -47,6 +48,7 @@ use crate::errno::CallError;
 use crate::loop_device::{self, LoopError};
 
 pub use bundle::BundleDraft;
+pub use fsck::{Checked, Depth, Finding, FindingKind, FsckOptions, FsckReport, Outcome, Repair};
 pub use gc::{Removed, Unused};
 pub use layer::{Claim, Draft, Held, Settled, ToMake};
 pub use layer_blob::{BlobDraft, KeptBlob};
