@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
+use crate::sys::caller::is_ordinary_user;
 use crate::sys::errno::describe;
 use crate::sys::netlink::{Ask, Netlink, attributes, push_attribute, u32_at};
 
@@ -62,6 +63,11 @@ impl NetDevices {
     pub(crate) fn find(devices: &[NetDevice]) -> Result<Option<Self>, FieldError> {
         if devices.is_empty() {
             return Ok(None);
+        }
+        if is_ordinary_user() {
+            let problem = "only root of the user namespace that owns the network devices may \
+                           move them";
+            return Err(FieldError::new("linux.netDevices", problem));
         }
         let refuse = |errno| FieldError::new("linux.netDevices", describe(errno));
         let host = Netlink::open().map_err(refuse)?;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use bundles::FieldError;
-use bundles::config::linux::namespaces::{Kind, Namespaces};
+use bundles::config::linux::namespaces::Kind;
 
 use crate::sys::CallError;
 use crate::sys::procfs::ProcFd;
@@ -34,13 +34,14 @@ pub(crate) struct Error {
 }
 
 /// Refuses parameters that belong to no namespace of the container's own: setting them would
-/// change the host.
+/// change the host. `is_its_own` tells of which kinds it has namespaces that are not the
+/// runtime's, too.
 ///
 /// # Errors
 /// The parameter, and the namespace that is missing.
 pub(crate) fn check(
     sysctl: &BTreeMap<String, String>,
-    namespaces: &Namespaces,
+    is_its_own: impl Fn(Kind) -> bool,
     hostname_is_set: bool,
 ) -> Result<(), FieldError> {
     for name in sysctl.keys() {
@@ -56,7 +57,7 @@ pub(crate) fn check(
         let Some(kind) = owner(&path) else {
             return refuse("belongs to no namespace, and would change the host".into());
         };
-        if !namespaces.has(kind) {
+        if !is_its_own(kind) {
             return refuse(format!(
                 "needs a {} namespace of the container's own",
                 kind.as_str()

@@ -31,6 +31,8 @@ mod mount_data;
 mod mounts;
 mod mounts_idmapped;
 mod mounts_rules;
+mod namespace_combinations;
+mod namespace_refusals;
 mod namespaces;
 mod network_devices;
 mod old_kernels;

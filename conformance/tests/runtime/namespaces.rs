@@ -5,38 +5,22 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
 use conformance::host::{enter_private_mounts, is_root};
-use conformance::{Container, Kind, TestBundle, needs, peer_differs, runtime};
+use conformance::namespaces::{link_of, path_of};
+use conformance::{Kind, TestBundle, needs, peer_differs, runtime};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-const LINKS: &[(&str, &str)] = &[
-    ("pid", "pid"),
-    ("network", "net"),
-    ("ipc", "ipc"),
-    ("uts", "uts"),
-    ("mount", "mnt"),
-    ("cgroup", "cgroup"),
-    ("user", "user"),
-];
-
-fn link_of(pid: &str, name: &str) -> String {
-    let path = format!("/proc/{pid}/ns/{name}");
-    let target = fs::read_link(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    target.to_string_lossy().into_owned()
-}
-
-fn link(container: &Container<'_>, name: &str) -> String {
-    link_of(&container.pid().to_string(), name)
-}
+/// The kinds that every runtime knows.
+const OLD_KINDS: &[&str] = &["pid", "network", "ipc", "uts", "mount", "cgroup", "user"];
 
 #[test]
 fn a_namespace_of_the_config_is_new_and_any_other_is_the_hosts() {
     needs!(is_root(), "needs root");
     let bundle = TestBundle::sleeper();
     let container = bundle.running();
-    for (kind, name) in LINKS {
+    for kind in OLD_KINDS {
         let named = !["cgroup", "user"].contains(kind);
-        let own = link(&container, name) != link_of("thread-self", name);
+        let own = container.namespace(kind) != link_of("thread-self", kind);
         assert_eq!(own, named, "{kind}");
     }
 }
@@ -53,8 +37,8 @@ fn without_namespaces_but_mount_everything_is_the_hosts() {
                 .remove("hostname");
         });
     let container = bundle.running();
-    for (kind, name) in LINKS {
-        let own = link(&container, name) != link_of("thread-self", name);
+    for kind in OLD_KINDS {
+        let own = container.namespace(kind) != link_of("thread-self", kind);
         assert_eq!(own, *kind == "mount", "{kind}");
     }
     container.delete(&["--force"]).success();
@@ -79,15 +63,13 @@ fn the_process_is_the_first_of_its_pid_namespace() {
 #[test]
 fn a_namespace_named_by_a_path_is_joined() {
     needs!(is_root(), "needs root");
-    for (kind, name) in LINKS
+    for kind in OLD_KINDS
         .iter()
-        .filter(|(kind, _)| !["mount", "user"].contains(kind))
+        .filter(|kind| !["mount", "user"].contains(kind))
     {
         let first = TestBundle::sleeper().namespace(kind, Some(json!({"type": kind})));
         let first_container = first.running();
-        let path = format!("/proc/{}/ns/{name}", first_container.pid());
-        let second =
-            TestBundle::sleeper().namespace(kind, Some(json!({"type": kind, "path": path})));
+        let second = TestBundle::sleeper().namespace(kind, Some(first_container.joined(kind)));
         let second = if *kind == "uts" {
             second.edit(|config| {
                 config
@@ -100,15 +82,15 @@ fn a_namespace_named_by_a_path_is_joined() {
         };
         let second_container = second.running();
         assert_eq!(
-            link(&second_container, name),
-            link(&first_container, name),
+            second_container.namespace(kind),
+            first_container.namespace(kind),
             "{kind}"
         );
-        let others = LINKS.iter().filter(|(other, _)| {
-            other != kind && ["pid", "network", "ipc", "uts", "mount"].contains(other)
+        let others = OLD_KINDS.iter().filter(|other| {
+            *other != kind && ["pid", "network", "ipc", "uts", "mount"].contains(other)
         });
-        for (other, name) in others {
-            let own = link(&second_container, name) != link(&first_container, name);
+        for other in others {
+            let own = second_container.namespace(other) != first_container.namespace(other);
             assert!(own, "{kind} is joined, {other} should be new");
         }
         second_container.delete(&["--force"]).success();
@@ -123,11 +105,11 @@ fn a_namespace_is_known_by_what_it_is_and_not_by_its_name() {
     enter_private_mounts();
     let first = TestBundle::sleeper();
     let first_container = first.running();
-    let pid = first_container.pid();
-    for (kind, name) in [("network", "net"), ("ipc", "ipc"), ("pid", "pid")] {
+    let pid = first_container.pid().to_string();
+    for kind in ["network", "ipc", "pid"] {
         let file = first.scratch().join(format!("a name for {kind}"));
         fs::write(&file, "").expect("write");
-        let source = format!("/proc/{pid}/ns/{name}");
+        let source = path_of(&pid, kind);
         let bind = MsFlags::MS_BIND;
         mount(
             Some(source.as_str()),
@@ -141,8 +123,8 @@ fn a_namespace_is_known_by_what_it_is_and_not_by_its_name() {
             TestBundle::sleeper().namespace(kind, Some(json!({"type": kind, "path": file})));
         let second_container = second.running();
         assert_eq!(
-            link(&second_container, name),
-            link(&first_container, name),
+            second_container.namespace(kind),
+            first_container.namespace(kind),
             "{kind}"
         );
         second_container.delete(&["--force"]).success();
@@ -157,35 +139,33 @@ fn all_namespaces_of_a_container_can_be_joined_at_once() {
         .user_namespace()
         .namespace("cgroup", Some(json!({"type": "cgroup"})));
     let first_container = first.running();
-    let pid = first_container.pid();
     let mut second = TestBundle::sleeper().user_namespace().edit(|config| {
         config
             .as_object_mut()
             .expect("an object")
             .remove("hostname");
     });
-    for (kind, name) in LINKS.iter().filter(|(kind, _)| *kind != "mount") {
-        let path = format!("/proc/{pid}/ns/{name}");
-        second = second.namespace(kind, Some(json!({"type": kind, "path": path})));
+    for kind in OLD_KINDS.iter().filter(|kind| **kind != "mount") {
+        second = second.namespace(kind, Some(first_container.joined(kind)));
     }
     let second_container = second.running();
-    for (kind, name) in LINKS.iter().filter(|(kind, _)| *kind != "mount") {
+    for kind in OLD_KINDS.iter().filter(|kind| **kind != "mount") {
         assert_eq!(
-            link(&second_container, name),
-            link(&first_container, name),
+            second_container.namespace(kind),
+            first_container.namespace(kind),
             "{kind}"
         );
     }
     assert_ne!(
-        link(&second_container, "mnt"),
-        link(&first_container, "mnt")
+        second_container.namespace("mount"),
+        first_container.namespace("mount")
     );
 }
 
 #[test]
 fn joining_a_namespace_that_is_not_there_names_the_path() {
     needs!(is_root(), "needs root");
-    for (kind, _) in LINKS {
+    for kind in OLD_KINDS {
         let bundle = if *kind == "user" {
             TestBundle::new().user_namespace()
         } else {

@@ -11,22 +11,6 @@ fn shell() -> TestBundle {
     TestBundle::shell("echo ran").of_ordinary_user()
 }
 
-/// Refused with these words; by the peers in their own.
-#[track_caller]
-fn assert_refused(bundle: &TestBundle, words: &[&str]) {
-    let output = bundle.run();
-    assert!(!output.stdout.contains("ran"), "{output}");
-    if conformance::runtime().kind == conformance::Kind::Gocker {
-        let line = output.one_line_failure();
-        for word in words {
-            assert!(line.contains(word), "{word}: {output}");
-        }
-    } else {
-        output.failure();
-    }
-    bundle.assert_nothing_left();
-}
-
 #[test]
 fn a_limit_without_a_right_to_cgroups_is_refused() {
     needs!(is_root(), "needs root");
@@ -38,7 +22,7 @@ fn a_limit_without_a_right_to_cgroups_is_refused() {
         let bundle = shell().set(&format!("/linux/resources/{field}"), value);
         let named = format!("linux.resources.{}", field.replace('/', "."));
         conformance::peer_differs!(Crun, "without a cgroup it ignores limits");
-        assert_refused(&bundle, &[&named, "/sys/fs/cgroup"]);
+        bundle.assert_refused(&[&named, "/sys/fs/cgroup"]);
     }
 }
 
@@ -47,10 +31,9 @@ fn a_place_for_the_cgroup_that_the_user_may_not_make_is_refused() {
     needs!(is_root(), "needs root");
     conformance::peer_differs!(Crun, "it does without");
     let path = format!("/conformance-{}", conformance::test_bundle::unique_id());
-    assert_refused(
-        &shell().set("/linux/cgroupsPath", json!(path)),
-        &[&path, "(EACCES)"],
-    );
+    shell()
+        .set("/linux/cgroupsPath", json!(path))
+        .assert_refused(&[&path, "(EACCES)"]);
 }
 
 #[test]
@@ -78,7 +61,7 @@ fn an_ordinary_user_needs_a_user_namespace() {
         linux.remove("uidMappings");
         linux.remove("gidMappings");
     });
-    assert_refused(&bundle, &["linux.namespaces", "user namespace"]);
+    bundle.assert_refused(&["linux.namespaces", "user namespace"]);
 }
 
 #[test]
@@ -92,14 +75,14 @@ fn mappings_that_the_user_may_not_make_are_refused() {
     let map = json!([{"containerID": 0, "hostID": 5, "size": 1}]);
     let own = json!([{"containerID": 0, "hostID": ID, "size": 1}]);
     let users = shell().set("/linux/uidMappings", map.clone());
-    assert_refused(&users, &["linux.uidMappings[0]", "/etc/subuid"]);
+    users.assert_refused(&["linux.uidMappings[0]", "/etc/subuid"]);
     let groups = shell().set("/linux/gidMappings", map);
-    assert_refused(&groups, &["linux.gidMappings[0]", "/etc/subgid"]);
+    groups.assert_refused(&["linux.gidMappings[0]", "/etc/subgid"]);
     let too_many = shell().set(
         "/linux/uidMappings",
         json!([own[0], {"containerID": 1, "hostID": conformance::ordinary_user::SUBORDINATE, "size": 65_537}]),
     );
-    assert_refused(&too_many, &["linux.uidMappings[1]", "/etc/subuid"]);
+    too_many.assert_refused(&["linux.uidMappings[1]", "/etc/subuid"]);
 }
 
 #[test]
@@ -137,7 +120,7 @@ fn users_and_groups_without_a_meaning_inside_are_refused() {
         if field.contains("additional") {
             conformance::peer_differs!(Crun, "it ignores additional groups");
         }
-        assert_refused(&shell().set("/process/user", user), &[field]);
+        shell().set("/process/user", user).assert_refused(&[field]);
     }
 }
 
@@ -149,8 +132,8 @@ fn options_that_name_unmapped_ids_are_refused() {
             json!({"destination": "/x", "type": "tmpfs", "source": "x", "options": [option]});
         shell().mount(mount)
     };
-    assert_refused(&tmpfs("gid=5"), &["mounts[7].options[0]", "gid=5"]);
-    assert_refused(&tmpfs("uid=1000"), &["mounts[7].options[0]", "uid=1000"]);
+    tmpfs("gid=5").assert_refused(&["mounts[7].options[0]", "gid=5"]);
+    tmpfs("uid=1000").assert_refused(&["mounts[7].options[0]", "uid=1000"]);
 }
 
 /// A filesystem belongs to the user namespace of what it shows.

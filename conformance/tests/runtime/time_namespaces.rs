@@ -1,24 +1,12 @@
 //! Clocks of the container's own: config-linux.md#offset-for-time-namespace.
 
-use std::fs;
-
 use conformance::host::is_root;
-use conformance::{Container, TestBundle, gocker_only, needs, peer_differs, run_command};
+use conformance::namespaces::link_of;
+use conformance::{TestBundle, gocker_only, needs, peer_differs, run_command};
 use serde_json::{Value, json};
 
 /// Far from what any machine's clock shows.
 const DAYS: u64 = 10_000 * 86_400;
-
-fn clock_link(container: &Container<'_>) -> String {
-    let path = format!("/proc/{}/ns/time", container.pid());
-    let target = fs::read_link(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    target.to_string_lossy().into_owned()
-}
-
-fn host_link() -> String {
-    let target = fs::read_link("/proc/self/ns/time").expect("a time namespace");
-    target.to_string_lossy().into_owned()
-}
 
 /// With a new time namespace, in which the machine has run for long.
 fn in_the_future(bundle: TestBundle) -> TestBundle {
@@ -62,7 +50,7 @@ fn a_new_time_namespace_without_offsets_has_the_hosts_clocks() {
     peer_differs!(Runc, "Debian's has no time namespaces");
     let bundle = TestBundle::sleeper().namespace("time", Some(json!({"type": "time"})));
     let container = bundle.running();
-    assert_ne!(clock_link(&container), host_link());
+    assert_ne!(container.namespace("time"), link_of("self", "time"));
     let offsets = container.proc_file("timens_offsets");
     let words: Vec<&str> = offsets.split_whitespace().collect();
     assert_eq!(words, ["monotonic", "0", "0", "boottime", "0", "0"]);
@@ -98,14 +86,13 @@ fn a_time_namespace_is_joined_by_its_path() {
     peer_differs!(Runc | Crun, "Debian's are older than the field");
     let first = in_the_future(TestBundle::sleeper());
     let pod = first.running();
-    let path = format!("/proc/{}/ns/time", pod.pid());
     for bundle in [
         TestBundle::sleeper(),
         TestBundle::sleeper().user_namespace(),
     ] {
-        let second = bundle.namespace("time", Some(json!({"type": "time", "path": path})));
+        let second = bundle.namespace("time", Some(pod.joined("time")));
         let container = second.running();
-        assert_eq!(clock_link(&container), clock_link(&pod));
+        assert_eq!(container.namespace("time"), pod.namespace("time"));
         let mut exec = container.command("exec", &[]);
         let output = run_command(exec.args(["/bin/sh", "-c", CLOCKS]));
         assert_in_the_future(output.success());
@@ -118,10 +105,8 @@ fn a_new_time_namespace_belongs_to_the_user_namespace_that_is_joined() {
     gocker_only!();
     let first = TestBundle::sleeper().user_namespace();
     let pod = first.running();
-    let path = format!("/proc/{}/ns/user", pod.pid());
     let joining = |bundle: TestBundle| {
-        in_the_future(bundle.user_namespace())
-            .namespace("user", Some(json!({"type": "user", "path": path})))
+        in_the_future(bundle.user_namespace()).namespace("user", Some(pod.joined("user")))
     };
     assert_in_the_future(&joining(TestBundle::shell(CLOCKS)).run_ok());
 }

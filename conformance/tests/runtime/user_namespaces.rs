@@ -7,15 +7,8 @@ use conformance::{Container, TestBundle, gocker_only, needs, run_command};
 use nix::sys::prctl::set_child_subreaper;
 use serde_json::{Value, json};
 
-fn link(container: &Container<'_>, name: &str) -> String {
-    let path = format!("/proc/{}/ns/{name}", container.pid());
-    let target = fs::read_link(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    target.to_string_lossy().into_owned()
-}
-
 /// A bundle that joins these namespaces of a container, and has no mappings.
-fn joining(bundle: TestBundle, first: &Container<'_>, kinds: &[(&str, &str)]) -> TestBundle {
-    let pid = first.pid();
+fn joining(bundle: TestBundle, first: &Container<'_>, kinds: &[&str]) -> TestBundle {
     let bundle = bundle.edit(|config| {
         let linux = config["linux"].as_object_mut().expect("linux");
         linux.remove("uidMappings");
@@ -25,22 +18,16 @@ fn joining(bundle: TestBundle, first: &Container<'_>, kinds: &[(&str, &str)]) ->
             .expect("an object")
             .remove("hostname");
     });
-    kinds.iter().fold(bundle, |bundle, (kind, name)| {
-        let path = format!("/proc/{pid}/ns/{name}");
-        bundle.namespace(kind, Some(json!({"type": kind, "path": path})))
+    kinds.iter().fold(bundle, |bundle, kind| {
+        bundle.namespace(kind, Some(first.joined(kind)))
     })
 }
 
-const COMBINATIONS: &[&[(&str, &str)]] = &[
-    &[("user", "user")],
-    &[("user", "user"), ("network", "net")],
-    &[
-        ("user", "user"),
-        ("network", "net"),
-        ("ipc", "ipc"),
-        ("uts", "uts"),
-    ],
-    &[("user", "user"), ("pid", "pid")],
+const COMBINATIONS: &[&[&str]] = &[
+    &["user"],
+    &["user", "network"],
+    &["user", "network", "ipc", "uts"],
+    &["user", "pid"],
 ];
 
 /// Starts a container in each combination, and a further process in it.
@@ -52,15 +39,9 @@ fn join_in_all_combinations(make: fn() -> TestBundle) {
     for kinds in COMBINATIONS {
         let second = joining(make(), &pod, kinds);
         let container = second.running();
-        for (kind, name) in [
-            ("user", "user"),
-            ("network", "net"),
-            ("ipc", "ipc"),
-            ("pid", "pid"),
-            ("mount", "mnt"),
-        ] {
-            let is_joined = kinds.iter().any(|(joined, _)| *joined == kind);
-            let is_same = link(&container, name) == link(&pod, name);
+        for kind in ["user", "network", "ipc", "pid", "mount"] {
+            let is_joined = kinds.contains(&kind);
+            let is_same = container.namespace(kind) == pod.namespace(kind);
             assert_eq!(is_same, is_joined, "{kind} of {kinds:?}");
         }
         let script = "id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net";
@@ -69,7 +50,11 @@ fn join_in_all_combinations(make: fn() -> TestBundle) {
                 .command("exec", &[])
                 .args(["/bin/sh", "-c", script]),
         );
-        let expected = format!("0\n{}\n{}\n", link(&pod, "user"), link(&container, "net"));
+        let expected = format!(
+            "0\n{}\n{}\n",
+            pod.namespace("user"),
+            container.namespace("network")
+        );
         assert_eq!(output.success(), expected, "{kinds:?}");
         let pid = container.pid();
         container.kill("KILL").success();
@@ -114,7 +99,7 @@ fn mappings_may_repeat_those_of_the_user_namespace_that_is_joined() {
         let second = TestBundle::shell("readlink /proc/self/ns/user")
             .user_namespace()
             .namespace("user", Some(json!({"type": "user", "path": path})));
-        assert_eq!(second.run_ok().trim(), link(&pod, "user"), "{path}");
+        assert_eq!(second.run_ok().trim(), pod.namespace("user"), "{path}");
     }
     nix::mount::umount(&elsewhere).expect("umount");
 }

@@ -12,8 +12,9 @@ use nix::unistd::{Pid, pipe2, read};
 
 use super::plan::InitPlan;
 use super::{enter_cgroups, fail, run, set_own_oom_score};
+use crate::namespaces;
 use crate::process::handshake::{FromInit, InitEnd};
-use crate::sys::Called;
+use crate::sys::CallError;
 use crate::sys::clone3::{CloneArgs, Cloned, clone3};
 
 /// The process in between: joins, makes init beside itself, and ends.
@@ -74,14 +75,12 @@ pub(crate) unsafe fn run_intermediate(
             std::process::exit(i32::from(sent.is_err()))
         }
         Err(errno) => {
-            let call = || format!("clone3({flags:#x})");
-            let error = Err::<(), _>(errno)
-                .called(call)
-                .context("create namespaces");
-            match error {
-                Err(error) => fail(&end.0, &error),
-                Ok(()) => std::process::exit(1),
-            }
+            let error = CallError {
+                call: format!("clone3({})", namespaces::clone_flag_names(flags)),
+                errno,
+            };
+            let step = plan.namespaces.failed_clone(errno);
+            fail(&end.0, &anyhow::Error::new(error).context(step))
         }
     }
 }

@@ -276,10 +276,14 @@ fn join_keyring(id: &str, labels: Option<(&Labels, &ProcFd)>) -> anyhow::Result<
 
 fn set_names(plan: &InitPlan) -> anyhow::Result<()> {
     if let Some(name) = &plan.hostname {
-        sethostname(name).called(|| format!("sethostname({name:?})"))?;
+        sethostname(name)
+            .called(|| format!("sethostname({name:?})"))
+            .context("hostname")?;
     }
     if let Some(name) = &plan.domainname {
-        sys::process::setdomainname(name).called(|| format!("setdomainname({name:?})"))?;
+        sys::process::setdomainname(name)
+            .called(|| format!("setdomainname({name:?})"))
+            .context("domainname")?;
     }
     Ok(())
 }

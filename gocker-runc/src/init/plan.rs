@@ -11,6 +11,7 @@ use bundles::config::hooks::Hook;
 use bundles::config::linux::namespaces::Kind;
 use bundles::config::process::{ConsoleSize, Process, User};
 use nix::errno::Errno;
+use nix::sys::utsname::uname;
 use oci_spec::runtime::{LinuxPersonalityDomain, PosixRlimit};
 
 use super::rootfs_plan;
@@ -26,6 +27,7 @@ use crate::rootfs::mount::MountPlan;
 use crate::rootfs::pivot::Pivot;
 use crate::rootfs::{self, RootfsPlan};
 use crate::sys::caller::{in_user_namespace, is_ordinary_user};
+use crate::sys::errno::describe;
 use crate::{seccomp, sysctl};
 
 /// The plan of a container process.
@@ -135,8 +137,10 @@ impl InitPlan {
         cgroup_mounts: &CgroupMounts,
     ) -> Result<Self, FieldError> {
         let namespaces = &config.linux.namespaces;
-        sysctl::check(&config.linux.sysctl, namespaces, config.hostname.is_some())?;
-        check_names(config)?;
+        let namespace_plan = NamespacePlan::new(namespaces, &config.linux.time_offsets)?;
+        let is_its_own = |kind| namespace_plan.has_other(namespaces, kind);
+        sysctl::check(&config.linux.sysctl, is_its_own, config.hostname.is_some())?;
+        check_names(config, is_its_own)?;
         let filter = config.linux.seccomp.as_ref().map(seccomp::compile);
         let filter = filter.transpose()?;
         let process = config.process.as_ref().map(|process| {
@@ -151,7 +155,7 @@ impl InitPlan {
             id: state.id.clone(),
             rootfs: rootfs_plan::plan(config, &state, choices, cgroup_mounts)?,
             state,
-            namespaces: NamespacePlan::new(namespaces, &config.linux.time_offsets)?,
+            namespaces: namespace_plan,
             in_user_namespace: namespaces.has(Kind::User),
             new_user_namespace: namespaces.is_new(Kind::User),
             of_ordinary_user: is_ordinary_user(),
@@ -228,22 +232,30 @@ impl InitPlan {
     }
 }
 
-/// Names belong to a UTS namespace of the container's own: the host keeps its.
-fn check_names(config: &Config) -> Result<(), FieldError> {
-    if config.linux.namespaces.has(Kind::Uts) {
+/// Names belong to a UTS namespace of the container's own: the host keeps its. One that is joined
+/// and is the host's is no other; engines that do so repeat the name that it has.
+fn check_names(config: &Config, is_its_own: impl Fn(Kind) -> bool) -> Result<(), FieldError> {
+    if config.hostname.is_none() && config.domainname.is_none() || is_its_own(Kind::Uts) {
         return Ok(());
     }
+    let is_joined = config.linux.namespaces.has(Kind::Uts);
+    let hosts = uname().map_err(|errno| FieldError::new("hostname", describe(errno)))?;
     let named = [
-        ("hostname", &config.hostname),
-        ("domainname", &config.domainname),
+        ("hostname", &config.hostname, hosts.nodename()),
+        ("domainname", &config.domainname, hosts.domainname()),
     ];
-    match named.iter().find(|(_, name)| name.is_some()) {
-        Some((field, _)) => Err(FieldError::new(
-            *field,
-            "is given without a UTS namespace, and would change the host's",
-        )),
-        None => Ok(()),
+    for (field, name, hosts) in named {
+        let changes = name.as_ref().is_some_and(|name| hosts != name.as_str());
+        let problem = match (name, is_joined) {
+            (Some(_), false) => "is given without a UTS namespace, and would change the host's",
+            (Some(_), true) if changes => {
+                "would change the host's: its UTS namespace is the one that is joined"
+            }
+            _ => continue,
+        };
+        return Err(FieldError::new(field, problem));
     }
+    Ok(())
 }
 
 impl ProcessPlan {

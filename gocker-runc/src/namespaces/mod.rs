@@ -14,7 +14,9 @@ mod by_path;
 mod time;
 pub(crate) mod user;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::{File, metadata};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bundles::FieldError;
@@ -45,6 +47,8 @@ pub(crate) struct NamespacePlan {
     pub(crate) joined: Vec<(Kind, OwnedFd)>,
     /// The PID namespace to join: the runtime enters it for its next child.
     pub(crate) joined_pid: Option<OwnedFd>,
+    /// Its place in the list.
+    joined_pid_index: Option<usize>,
     /// Whether a process in between has to join before the clone.
     pub(crate) intermediate: bool,
 }
@@ -64,6 +68,7 @@ impl NamespacePlan {
             new_time: namespaces.is_new(Kind::Time).then(|| time_offsets.to_vec()),
             joined: Vec::new(),
             joined_pid: None,
+            joined_pid_index: None,
             intermediate: false,
         };
         for namespace in namespaces.iter() {
@@ -83,7 +88,10 @@ impl NamespacePlan {
                     let fd = open(path, namespace.kind)
                         .map_err(|problem| FieldError::new(format!("{}.path", field()), problem))?;
                     match namespace.kind {
-                        Kind::Pid => plan.joined_pid = Some(fd),
+                        Kind::Pid => {
+                            plan.joined_pid = Some(fd);
+                            plan.joined_pid_index = Some(namespace.index);
+                        }
                         kind => plan.joined.push((kind, fd)),
                     }
                 }
@@ -158,6 +166,27 @@ impl NamespacePlan {
         refused
             .into_iter()
             .try_for_each(|(kind, fd)| enter(*kind, fd))
+    }
+
+    /// Whether the container has a `kind` that is not the runtime's: a new one, or one that is
+    /// joined and another.
+    pub(crate) fn has_other(&self, namespaces: &Namespaces, kind: Kind) -> bool {
+        match self.joined.iter().find(|(joined, _)| *joined == kind) {
+            Some((_, fd)) => !is_that_of("self", kind, fd),
+            None => namespaces.has(kind),
+        }
+    }
+
+    /// What failed where a process of these namespaces could not be cloned.
+    pub(crate) fn failed_clone(&self, errno: Errno) -> String {
+        match self.joined_pid_index {
+            // pid_namespaces(7)
+            Some(index) if errno == Errno::ENOMEM => format!(
+                "linux.namespaces[{index}].path: a PID namespace whose first process has ended \
+                 takes no further ones"
+            ),
+            _ => "create namespaces".into(),
+        }
     }
 
     /// The user namespace to join.
@@ -256,6 +285,14 @@ pub(crate) fn flag_names(flags: CloneFlags) -> String {
     names.join("|")
 }
 
+/// The same of what clone3(2) takes.
+pub(crate) fn clone_flag_names(flags: u64) -> String {
+    i32::try_from(flags).map_or_else(
+        |_| "all".into(),
+        |flags| flag_names(CloneFlags::from_bits_retain(flags)),
+    )
+}
+
 /// It has no name in nix.
 const NEW_TIME: CloneFlags = CloneFlags::from_bits_retain(libc::CLONE_NEWTIME);
 
@@ -275,16 +312,17 @@ fn flag(kind: Kind) -> CloneFlags {
 /// Opens a namespace file and checks that it is one, of the right kind. Its name says
 /// nothing: engines keep namespaces under names of their own.
 fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
-    let fd = open_host_path(path).map_err(|error| error.to_string())?;
-    let magic = nix::sys::statfs::fstatfs(&fd)
+    let place = open_host_path(path).map_err(|error| error.to_string())?;
+    let magic = nix::sys::statfs::fstatfs(&place)
         .map_err(describe)?
         .filesystem_type();
-    let fd = std::fs::File::open(path)
-        .map_err(|error| error.to_string())
-        .map(OwnedFd::from)?;
     if magic.0 != NSFS_MAGIC {
         return Err(format!("{path:?} is not a namespace"));
     }
+    // What was looked at and nothing else: a fifo would be waited for, a device set going.
+    let fd: OwnedFd = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
+        .map_err(|error| format!("open({path:?}): {error}"))?
+        .into();
     let found = namespace_type(&fd).map_err(describe)?;
     if found != flag(kind) {
         let found = name_of(found);
@@ -293,21 +331,47 @@ fn open(path: &Path, kind: Kind) -> Result<OwnedFd, String> {
             "{path:?} is a {found} namespace, not a {wanted} namespace"
         ));
     }
+    // The container's root becomes the root of all that are in it.
+    let is_in_use = |process| is_that_of(process, kind, &fd);
+    if kind == Kind::Mount && ["self", "1"].into_iter().any(is_in_use) {
+        return Err(format!(
+            "{path:?} is the mount namespace of the host, whose root would become the container's: \
+             leave the entry out to share it"
+        ));
+    }
     Ok(fd)
 }
 
+/// Whether the namespace `fd` is the one that `process`, a directory of /proc, is in. Where that
+/// cannot be told, it is none that this process could join.
+fn is_that_of(process: &str, kind: Kind, fd: &OwnedFd) -> bool {
+    let its = metadata(format!("/proc/{process}/ns/{}", kind.proc_name()));
+    let found = nix::sys::stat::fstat(fd);
+    matches!((its, found), (Ok(its), Ok(found)) if its.ino() == found.st_ino)
+}
+
+/// The kinds of which the kernel has namespaces, by `own`, a process's directory of them.
+pub(crate) fn known(own: &Path) -> Vec<&'static str> {
+    let names = KINDS
+        .iter()
+        .filter(|kind| own.join(kind.proc_name()).symlink_metadata().is_ok());
+    names.map(|kind| kind.as_str()).collect()
+}
+
+/// All kinds, in the order of their names.
+const KINDS: [Kind; 8] = [
+    Kind::Cgroup,
+    Kind::Ipc,
+    Kind::Mount,
+    Kind::Network,
+    Kind::Pid,
+    Kind::Time,
+    Kind::User,
+    Kind::Uts,
+];
+
 fn name_of(found: CloneFlags) -> &'static str {
-    let kinds = [
-        Kind::User,
-        Kind::Pid,
-        Kind::Network,
-        Kind::Ipc,
-        Kind::Uts,
-        Kind::Mount,
-        Kind::Cgroup,
-        Kind::Time,
-    ];
-    kinds
+    KINDS
         .into_iter()
         .find(|kind| flag(*kind) == found)
         .map_or("different", Kind::as_str)
@@ -315,3 +379,18 @@ fn name_of(found: CloneFlags) -> &'static str {
 
 /// statfs(2): the filesystem of namespace files.
 const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_not_known() {
+        let own = tempfile::tempdir().expect("temporary directory");
+        for name in ["mnt", "net", "pid", "pid_for_children", "user"] {
+            let link = own.path().join(name);
+            std::os::unix::fs::symlink(format!("{name}:[1]"), link).expect("linked");
+        }
+        assert_eq!(known(own.path()), ["mount", "network", "pid", "user"]);
+    }
+}

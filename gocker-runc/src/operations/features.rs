@@ -2,10 +2,12 @@
 //!
 //! Spec: features.md, features-linux.md
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::rootfs::mount_options;
-use crate::{capabilities, memory_policy, seccomp};
+use crate::{capabilities, memory_policy, namespaces, seccomp};
 
 /// The features document.
 pub(crate) fn document() -> Value {
@@ -26,7 +28,7 @@ pub(crate) fn document() -> Value {
         },
         "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "namespaces": namespaces::known(Path::new("/proc/self/ns")),
             "capabilities": capabilities::known_names(),
             "cgroup": {
                 "v1": true,

@@ -87,9 +87,11 @@ pub(super) fn spawn(
     }
     let awaits_cgroup = plan.awaits_cgroup;
     match cloned
-        .called(|| format!("clone3({})", flag_names(flags)))
-        .context("create namespaces")?
-    {
+        .called(|| format!("clone3({})", namespaces::clone_flag_names(flags)))
+        .map_err(|error| {
+            let step = plan.namespaces.failed_clone(error.errno);
+            anyhow::Error::new(error).context(step)
+        })? {
         // SAFETY: the child of a process with one thread has one.
         Cloned::Child if intermediate => unsafe { run_intermediate(plan, theirs, listener) },
         Cloned::Child => init::run(plan, theirs, listener),
@@ -197,11 +199,4 @@ pub(super) fn has_one_thread() -> anyhow::Result<bool> {
         .context("list /proc/self/task")?
         .count()
         == 1)
-}
-
-fn flag_names(flags: u64) -> String {
-    i32::try_from(flags).map_or_else(
-        |_| "all".into(),
-        |flags| namespaces::flag_names(CloneFlags::from_bits_retain(flags)),
-    )
 }

@@ -14,7 +14,7 @@ mod tool;
 use bundles::FieldError;
 use bundles::config::linux::id_mappings::IdMapping;
 use bundles::config::process::User;
-use nix::unistd::{Gid, Pid, Uid, setresgid, setresuid};
+use nix::unistd::{Gid, Pid, SysconfVar, Uid, setresgid, setresuid, sysconf};
 
 use crate::sys::caller::Caller;
 use crate::sys::procfs::ProcFd;
@@ -195,6 +195,7 @@ impl Map {
             );
             return Err(FieldError::new(ids.field(), problem));
         }
+        check_length(ids, &lines(mappings))?;
         let way = match (caller, mappings) {
             (Caller::Root, _) => Way::Write,
             (Caller::NestedRoot, _) => {
@@ -288,6 +289,25 @@ fn lines(mappings: &[IdMapping]) -> String {
         format!("{container_id} {host_id} {size}\n")
     };
     mappings.iter().map(line).collect()
+}
+
+/// Refuses a map whose text is longer than what the kernel takes: less than a page.
+fn check_length(ids: Ids, text: &str) -> Result<(), FieldError> {
+    // The smallest page there is: only beyond it is the machine's asked for.
+    if text.len() < 4096 {
+        return Ok(());
+    }
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    let page = page.and_then(|page| usize::try_from(page).ok());
+    let limit = page.unwrap_or(4096) - 1;
+    if text.len() <= limit {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} bytes of text, the kernel takes {limit}: use fewer mappings",
+        text.len()
+    );
+    Err(FieldError::new(ids.field(), problem))
 }
 
 /// Takes user and group 0 of the user namespace that the calling process is in.
