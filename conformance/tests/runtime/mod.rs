@@ -12,6 +12,7 @@ pub(crate) mod console;
 mod crash;
 mod crash_points;
 mod damaged_state;
+mod device_nodes;
 mod devices;
 mod events;
 mod exec;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bundles::config::linux::devices::{Device, DeviceKind};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use super::error::{Error, at_path};
@@ -78,19 +78,23 @@ pub(crate) fn populate(root: &RootFd, extra: &[Device], nodes: Nodes) -> Result<
             uid: 0,
             gid: 0,
         };
-        make_node(dev.as_fd(), OsStr::new(name), &device, nodes)?;
+        make_node(dev.as_fd(), OsStr::new(name), &device, nodes)
+            .map_err(at_path("make device", &device.path))?;
     }
-    for device in extra {
+    for (index, device) in extra.iter().enumerate() {
+        let named = |source| Error::Device {
+            index,
+            path: device.path.clone(),
+            source,
+        };
         let parent = device.path.parent().unwrap_or(Path::new("/"));
         let name = device.path.file_name().unwrap_or_default();
         if parent == Path::new("/dev") {
-            make_node(dev.as_fd(), name, device, nodes)?;
+            make_node(dev.as_fd(), name, device, nodes).map_err(named)?;
             continue;
         }
-        let dir = root
-            .open_or_make(parent, Missing::Directory)
-            .map_err(at_path("make the directory of device", &device.path))?;
-        make_node(dir.as_fd(), name, device, nodes)?;
+        let dir = root.open_or_make(parent, Missing::Directory);
+        make_node(dir.map_err(named)?.as_fd(), name, device, nodes).map_err(named)?;
     }
     for (name, target) in LINKS {
         link(dev.as_fd(), name, target)?;
@@ -106,25 +110,19 @@ fn make_node(
     name: &OsStr,
     device: &Device,
     nodes: Nodes,
-) -> Result<(), Error> {
-    let made = match nodes {
+) -> Result<(), CallError> {
+    match nodes {
         Nodes::Make => match mknod(dir, name, device) {
             // The runtime itself is in a user namespace, or lacks CAP_MKNOD.
             Err(error) if error.errno == Errno::EPERM => bind_node(dir, name, device),
             made => made,
         },
         Nodes::Bind => bind_node(dir, name, device),
-    };
-    made.map_err(at_path("make device", &device.path))
+    }
 }
 
 fn mknod(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), CallError> {
-    let kind = match device.kind {
-        DeviceKind::Block => SFlag::S_IFBLK,
-        DeviceKind::Char => SFlag::S_IFCHR,
-        DeviceKind::Fifo => SFlag::S_IFIFO,
-    };
-    let number = makedev(device.major.into(), device.minor.into());
+    let (kind, number) = kind_and_number(device);
     match mknodat(
         dir,
         name,
@@ -132,7 +130,7 @@ fn mknod(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), CallE
         Mode::from_bits_truncate(device.mode),
         number,
     ) {
-        Err(Errno::EEXIST) => return same_node(dir, name, kind, number),
+        Err(Errno::EEXIST) => return same_node(dir, name, device),
         done => done.called(|| format!("mknodat({name:?})"))?,
     }
     if device.uid == 0 && device.gid == 0 {
@@ -149,31 +147,68 @@ fn mknod(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), CallE
     .called(|| format!("fchownat({name:?})"))
 }
 
+fn kind_and_number(device: &Device) -> (SFlag, u64) {
+    let kind = match device.kind {
+        DeviceKind::Block => SFlag::S_IFBLK,
+        DeviceKind::Char => SFlag::S_IFCHR,
+        DeviceKind::Fifo => SFlag::S_IFIFO,
+    };
+    (kind, makedev(device.major.into(), device.minor.into()))
+}
+
+/// Whether `found` is the node that `device` describes.
+fn is_node(found: &FileStat, device: &Device) -> bool {
+    let (kind, number) = kind_and_number(device);
+    let same_kind = found.st_mode & SFlag::S_IFMT.bits() == kind.bits();
+    same_kind && (kind == SFlag::S_IFIFO || found.st_rdev == number)
+}
+
 /// What an image brings along is good if it is what would have been made.
-fn same_node(dir: BorrowedFd<'_>, name: &OsStr, kind: SFlag, number: u64) -> Result<(), CallError> {
+fn same_node(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), CallError> {
     let found =
         fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).called(|| format!("fstatat({name:?})"))?;
-    let found_kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-    if found_kind == kind && (kind == SFlag::S_IFIFO || found.st_rdev == number) {
+    if is_node(&found, device) {
         return Ok(());
     }
-    Err(CallError {
-        call: format!("mknodat({name:?})"),
-        errno: Errno::EEXIST,
-    })
+    Err(Errno::EEXIST).called(|| format!("mknodat({name:?})"))
 }
 
 fn bind_node(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), CallError> {
     if device.kind == DeviceKind::Fifo {
         return mknod(dir, name, device);
     }
-    let flags = OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let target = openat(dir, name, flags, Mode::from_bits_truncate(0o666))
-        .called(|| format!("openat({name:?})"))?;
     let path = c_path(&device.path)?;
     let tree: OwnedFd = clone_tree(nix::fcntl::AT_FDCWD, &path, Recursive::No)
         .called(|| format!("open_tree({:?}, CLONE)", device.path))?;
-    attach(&tree, &target)
+    if !is_node(&fstat(&tree).called(|| "fstat".into())?, device) {
+        let (kind, major, minor) = (device.kind, device.major, device.minor);
+        return Err(Errno::ENODEV).called(|| {
+            format!(
+                "the host's {:?} is not the {kind} device {major}:{minor}",
+                device.path
+            )
+        });
+    }
+    attach(&tree, &place_for(dir, name, device)?)
+}
+
+/// What a node is bound on: a new file, or what is there already. That is not opened, as an
+/// image's pipe would wait for a writer.
+fn place_for(dir: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<OwnedFd, CallError> {
+    let call = || format!("openat({name:?})");
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match openat(dir, name, flags, Mode::from_bits_truncate(0o666)) {
+        Err(Errno::EEXIST) => {}
+        done => return done.called(call),
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let there = openat(dir, name, flags, Mode::empty()).called(call)?;
+    let found = fstat(&there).called(|| "fstat".into())?;
+    let is_file = found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+    if is_file || is_node(&found, device) {
+        return Ok(there);
+    }
+    Err(Errno::EEXIST).called(call)
 }
 
 fn link(dev: BorrowedFd<'_>, name: &str, target: &str) -> Result<(), Error> {

@@ -27,6 +27,16 @@ pub(crate) enum Error {
         /// Why.
         problem: &'static str,
     },
+    /// A node of the configuration.
+    #[error("config.json: linux.devices[{index}]: make {path:?}")]
+    Device {
+        /// Its place in the configuration.
+        index: usize,
+        /// Where, inside the container.
+        path: PathBuf,
+        /// The call.
+        source: CallError,
+    },
     /// A step that concerns one path inside the container.
     #[error("{step} {path:?}")]
     Path {
@@ -51,9 +61,10 @@ impl Error {
     /// The kernel's answer, where it was asked.
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
-            Self::Mount { source, .. } | Self::Path { source, .. } | Self::Root { source, .. } => {
-                Some(source.errno)
-            }
+            Self::Mount { source, .. }
+            | Self::Device { source, .. }
+            | Self::Path { source, .. }
+            | Self::Root { source, .. } => Some(source.errno),
             Self::Destination { .. } => None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Spec: config-linux.md#devices
 
+use std::fmt;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -17,6 +18,16 @@ pub enum DeviceKind {
     Char,
     /// A named pipe.
     Fifo,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Block => "block",
+            Self::Char => "character",
+            Self::Fifo => "pipe",
+        })
+    }
 }
 
 /// One node.
