@@ -84,6 +84,7 @@ fn resolve(index: usize, mount: &SpecMount) -> Result<Mount, FieldError> {
         ));
     }
     if mount.is_bind()
+        && !is_remount(&mount)
         && mount
             .source
             .as_ref()

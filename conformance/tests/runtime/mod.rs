@@ -20,6 +20,7 @@ mod exec_attributes;
 mod exec_join;
 mod exec_terminal;
 mod fds;
+mod filesystems;
 mod flags;
 mod hook_processes;
 mod hooks;

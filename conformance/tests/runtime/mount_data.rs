@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use conformance::host::{enter_private_mounts, is_root};
-use conformance::{TestBundle, needs, peer_differs};
+use conformance::{TestBundle, gocker_only, needs, peer_differs};
 use serde_json::{Value, json};
 
 fn tmpfs(destination: &str, options: &[&str]) -> Value {
@@ -78,4 +78,97 @@ fn more_parameters_than_the_kernel_reads_are_refused() {
         "{output}"
     );
     bundle.assert_nothing_left();
+}
+
+/// A backslash keeps a colon or a comma of a name, as mount(8) has it.
+#[test]
+fn the_layers_of_an_overlay_may_have_colons_and_commas_in_their_names() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it does not keep the backslash");
+    enter_private_mounts();
+    let bundle = TestBundle::shell("cat /over/one /over/two");
+    let layer = |name: &str| {
+        let layer = bundle.scratch().join(name);
+        directory(&layer, 0o755);
+        layer
+    };
+    fs::write(layer("a:b").join("one"), "one\n").expect("write");
+    fs::write(layer("a,b").join("two"), "two\n").expect("write");
+    let at = bundle.scratch().display();
+    let lower = format!("lowerdir={at}/a\\:b:{at}/a\\,b");
+    let overlay = json!({
+        "destination": "/over", "type": "overlay", "source": "overlay", "options": [lower],
+    });
+    assert_eq!(bundle.mount(overlay).run_ok(), "one\ntwo\n");
+}
+
+/// fsconfig(2) does not know the words; mount(2) has a flag for them, which tmpfs ignores.
+#[test]
+fn iversion_is_taken_by_a_filesystem_that_counts_no_versions() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "newer ones only");
+    for word in ["iversion", "noiversion"] {
+        let script = "stat -c %a /mnt; grep -c ' / /mnt rw,nosuid,.*size=128k' /proc/self/mountinfo
+             grep -c ' / r[ow],' /proc/self/mountinfo; cat /mnt/file";
+        let bundle = TestBundle::shell(script)
+            .mount(tmpfs("/mnt", &[word, "nosuid", "size=128k", "tmpcopyup"]));
+        directory(&bundle.rootfs().join("mnt"), 0o755);
+        fs::write(bundle.rootfs().join("mnt/file"), "copied\n").expect("write");
+        // What covered the root for a moment is gone.
+        let told = bundle.run_ok();
+        assert_eq!(told, "755\n1\n1\ncopied\n", "{word}");
+    }
+}
+
+#[test]
+fn a_remount_changes_the_options_and_the_parameters_that_it_names() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Crun, "it mounts anew");
+    let script = "grep -c ' / /mnt ro,nosuid,.*size=256k' /proc/self/mountinfo; cat /mnt/file";
+    let remount = |options: &[&str]| tmpfs("/mnt", &[&["remount"], options].concat());
+    let bundle = TestBundle::shell(script)
+        .mount(tmpfs("/mnt", &["nosuid", "size=128k", "tmpcopyup"]))
+        .mount(remount(&["ro", "nosuid", "size=256k"]));
+    directory(&bundle.rootfs().join("mnt"), 0o755);
+    fs::write(bundle.rootfs().join("mnt/file"), "kept\n").expect("write");
+    assert_eq!(bundle.run_ok(), "1\nkept\n");
+}
+
+#[test]
+fn a_remount_that_cannot_be_is_refused() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let remount = |kind: &str, destination: &str, options: &[&str]| {
+        let options = [&["remount"], options].concat();
+        json!({"destination": destination, "type": kind, "source": "x", "options": options})
+    };
+    for (entry, word) in [
+        (remount("tmpfs", "/etc", &["ro"]), "/etc"),
+        (remount("tmpfs", "/dev/shm", &["no-such=1"]), "no-such"),
+        // The filesystem of a bind mount is the host's.
+        (
+            remount("none", "/etc", &["bind", "size=1k"]),
+            "mounts[7].options",
+        ),
+    ] {
+        let bundle = TestBundle::new().mount(entry);
+        let output = bundle.run();
+        assert!(output.one_line_failure().contains(word), "{output}");
+        bundle.assert_nothing_left();
+    }
+}
+
+/// It is writable until the later mounts have their directories in it.
+#[test]
+fn a_read_only_tmpfs_is_read_only_and_what_is_mounted_over_it_is_not() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "they change what is mounted last");
+    let script = "touch /a/x 2>&1; touch /a/below/x && echo below; touch /b/x && echo over";
+    let bundle = TestBundle::shell(script)
+        .mount(tmpfs("/a", &["ro"]))
+        .mount(tmpfs("/a/below", &[]))
+        .mount(tmpfs("/b", &["ro"]))
+        .mount(tmpfs("/b", &[]));
+    let expected = "touch: /a/x: Read-only file system\nbelow\nover\n";
+    assert_eq!(bundle.run_ok(), expected);
 }

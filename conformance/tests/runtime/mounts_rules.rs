@@ -214,6 +214,14 @@ fn what_cannot_be_mounted_is_refused_by_name() {
             bind(here, "/data", &["rbind", "tmpcopyup"]),
             "mounts[7].options",
         ),
+        (
+            bind(here, "/data", &["bind", "copy-symlink"]),
+            "\"copy-symlink\"",
+        ),
+        (
+            tmpfs("/data", &["idmap=uids=0-1-1"]),
+            "mounts[7].options[0]",
+        ),
         (bind(here, "/", &["rbind"]), "mounts[7].destination"),
         (tmpfs("/", &[]), "mounts[7].destination"),
         (tmpfs("/a/..", &[]), "mounts[7].destination"),
@@ -238,6 +246,35 @@ fn what_cannot_be_mounted_is_refused_by_name() {
         assert!(!bundle.rootfs().join("data").exists(), "{entry}");
         bundle.assert_nothing_left();
     }
+}
+
+/// What is mounted on the root itself would be hidden from the container, which is below it.
+#[test]
+fn a_destination_that_a_link_leads_to_the_root_is_refused() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    for entry in [
+        tmpfs("/link", &[]),
+        bind(Path::new("/etc"), "/link/etc/..", &["bind"]),
+    ] {
+        let bundle = TestBundle::new().mount(entry);
+        symlink("/", bundle.rootfs().join("link")).expect("symlink");
+        let output = bundle.run();
+        assert!(
+            output.one_line_failure().contains("to the root itself"),
+            "{output}"
+        );
+        bundle.assert_nothing_left();
+    }
+    // The same directory, mounted elsewhere, is another place.
+    let bundle = TestBundle::shell("ls /self; ls / | wc -l");
+    let rootfs = bundle.rootfs();
+    let bundle = bundle
+        .mount(bind(&rootfs, "/self", &["bind"]))
+        .mount(tmpfs("/self", &[]));
+    let names = bundle.run_ok();
+    assert_ne!(names.trim(), "0", "/ is still the rootfs");
+    assert_eq!(names.lines().count(), 1, "/self is empty: {names}");
 }
 
 #[test]

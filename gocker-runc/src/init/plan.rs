@@ -228,6 +228,7 @@ impl InitPlan {
     /// Closes what was needed for the mounts and the namespaces.
     pub(crate) fn close_used(&mut self) {
         self.rootfs.mounts.clear();
+        self.rootfs.unsealed.clear();
         self.namespaces.joined.clear();
     }
 }

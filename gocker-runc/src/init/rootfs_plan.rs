@@ -84,6 +84,7 @@ pub(super) fn plan(
         readonly: config.root_readonly,
         propagation: linux.rootfs_propagation,
         mounts: planned,
+        unsealed: Vec::new(),
         links,
         dev: (!host_dev && pivot != Pivot::Chroot).then_some(nodes),
         devices: linux.devices.clone(),
@@ -199,6 +200,11 @@ fn plan_mount(
     }
     let source = mount.source.clone().unwrap_or_default();
     let what = if options.remount {
+        // The filesystem of a bind mount is the host's.
+        if let Some((key, _)) = options.data.first().filter(|_| mount.is_bind()) {
+            let problem = format!("{key:?} means nothing for a bind mount");
+            return Err(FieldError::new(field("options"), problem));
+        }
         What::Remount
     } else if mount.is_bind() {
         for (key, value) in options.data.drain(..) {

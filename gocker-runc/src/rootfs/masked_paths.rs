@@ -41,7 +41,7 @@ pub(crate) fn mask(root: &RootFd, paths: &[String], label: Option<&CStr>) -> Res
             let tree = match &empty {
                 // A detached mount cannot be copied; the attached one can.
                 Some(attached) => copy(attached),
-                None => empty_directory(label),
+                None => empty_directory(root, label),
             };
             let tree = tree.map_err(at_path("mask", path))?;
             attach(&tree, &target).map_err(at_path("mask", path))?;
@@ -76,16 +76,17 @@ fn copy(mount: &OwnedFd) -> Result<OwnedFd, CallError> {
     clone_tree(mount.as_fd(), c"", Recursive::No).called(|| "open_tree(CLONE)".into())
 }
 
-fn empty_directory(label: Option<&CStr>) -> Result<OwnedFd, CallError> {
+fn empty_directory(root: &RootFd, label: Option<&CStr>) -> Result<OwnedFd, CallError> {
     let mut data = vec![
         (c"nr_inodes".to_owned(), Some(c"1".to_owned())),
         (c"mode".to_owned(), Some(c"555".to_owned())),
     ];
     data.extend(label.map(|label| (c"context".to_owned(), Some(label.to_owned()))));
-    filesystem::new(&Filesystem {
+    let wanted = Filesystem {
         kind: c"tmpfs",
         source: c"tmpfs",
         data: &data,
         attributes: attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC,
-    })
+    };
+    filesystem::new(root, &wanted)
 }

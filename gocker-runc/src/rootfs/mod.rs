@@ -15,7 +15,6 @@ pub(crate) mod devices;
 pub(crate) mod error;
 mod filesystem;
 pub(crate) mod idmapped;
-mod long_options;
 mod masked_paths;
 pub(crate) mod mount;
 pub(crate) mod mount_options;
@@ -23,7 +22,7 @@ pub(crate) mod pivot;
 mod readonly_paths;
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use bundles::config::linux::Propagation;
@@ -55,6 +54,8 @@ pub(crate) struct RootfsPlan {
     pub(crate) propagation: Option<Propagation>,
     /// The mounts, in order.
     pub(crate) mounts: Vec<MountPlan>,
+    /// Those that [`prepare`] made and [`conceal`] finishes, by their place in `mounts`.
+    pub(crate) unsealed: Vec<(usize, OwnedFd)>,
     /// Links beside the controllers' directories.
     pub(crate) links: Vec<Link>,
     /// How `/dev` is filled; None where the host's `/dev` is bound.
@@ -92,7 +93,12 @@ pub(crate) fn prepare(plan: &mut RootfsPlan) -> Result<RootFd, Error> {
     let made = plan
         .mounts
         .iter()
-        .try_for_each(|one| mount::make(&root, one))
+        .enumerate()
+        .try_for_each(|(index, one)| {
+            let unsealed = mount::make(&root, one)?;
+            plan.unsealed.extend(unsealed.map(|made| (index, made)));
+            Ok(())
+        })
         .and_then(|()| {
             cgroup_links::make(&root, &plan.links)?;
             plan.dev.map_or(Ok(()), |nodes| {
@@ -113,9 +119,9 @@ pub(crate) fn conceal(plan: &RootfsPlan, root: &RootFd) -> Result<(), Error> {
     if plan.pivot == Pivot::Chroot {
         return Ok(());
     }
-    plan.mounts
-        .iter()
-        .try_for_each(|one| mount::seal(root, one))?;
+    for (index, mount) in &plan.unsealed {
+        mount::seal(&plan.mounts[*index], mount)?;
+    }
     readonly_paths::protect(root, &plan.readonly_paths)?;
     masked_paths::mask(root, &plan.masked_paths, plan.mount_label.as_deref())?;
     if plan.readonly {

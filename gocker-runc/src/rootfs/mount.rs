@@ -15,7 +15,6 @@ use super::copy_up::{self, TopOwner};
 use super::error::Error;
 use super::filesystem::{self, Filesystem};
 use super::idmapped::IdMap;
-use super::long_options;
 use super::mount_options::{Attributes, MountOptions};
 use crate::sys::in_root::{Missing, RootFd, file_type};
 use crate::sys::mount_api::{
@@ -82,13 +81,13 @@ impl MountPlan {
 }
 
 /// Makes the mount beneath `root`. A read-only tmpfs stays writable for now, because later
-/// mounts may need directories in it; [`seal`] finishes it.
+/// mounts may need directories in it: it is returned for [`seal`], which finishes it.
 ///
 /// Runs in: container namespace, before pivot_root.
 ///
 /// # Errors
 /// [`Error::Mount`] with the call, [`Error::Destination`] for a place that is not allowed.
-pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
+pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<Option<OwnedFd>, Error> {
     let named = |source| Error::Mount {
         source_name: plan.source_name(),
         destination: plan.destination.clone(),
@@ -106,24 +105,22 @@ pub(crate) fn make(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
             };
             let missing = missing_like(tree).map_err(named)?;
             let target = open_target(root, plan, missing, named)?;
-            attach_bind(tree, &target, &plan.options).map_err(named)
-        }
-        What::Filesystem { kind, source, .. }
-            if kind.as_bytes() != b"tmpfs" && long_options::are_in(&plan.options) =>
-        {
-            let target = open_target(root, plan, Missing::Directory, named)?;
-            long_options::mount_on(&target, kind, source, &plan.options).map_err(named)?;
-            let mount = root.open_beneath(&plan.destination, OFlag::O_PATH);
-            finish(&mount.map_err(named)?, &plan.options).map_err(named)
+            attach_bind(tree, &target, &plan.options).map_err(named)?;
+            Ok(None)
         }
         What::Filesystem { kind, source, .. } => make_filesystem(root, plan, kind, source),
-        What::Remount => {
-            let flags = OFlag::O_PATH;
-            let mount = root.open_beneath(&plan.destination, flags).map_err(named)?;
-            set(mount.as_fd(), Recursive::No, plan.options.attributes).map_err(named)?;
-            finish(&mount, &plan.options).map_err(named)
-        }
+        What::Remount => remount(root, plan).map(|()| None).map_err(named),
     }
+}
+
+/// Changes the mount that is at the destination, and its filesystem's parameters.
+fn remount(root: &RootFd, plan: &MountPlan) -> Result<(), CallError> {
+    let mount = root.open_beneath(&plan.destination, OFlag::O_PATH)?;
+    if !plan.options.data.is_empty() {
+        filesystem::reconfigure(&mount, &plan.options.data)?;
+    }
+    set(mount.as_fd(), Recursive::No, plan.options.attributes)?;
+    finish(&mount, &plan.options)
 }
 
 /// Makes a new filesystem and mounts it; or binds what stands in for it.
@@ -132,7 +129,7 @@ fn make_filesystem(
     plan: &MountPlan,
     kind: &CString,
     source: &CString,
-) -> Result<(), Error> {
+) -> Result<Option<OwnedFd>, Error> {
     let named = |source| Error::Mount {
         source_name: plan.source_name(),
         destination: plan.destination.clone(),
@@ -151,7 +148,7 @@ fn make_filesystem(
         data: &data,
         attributes: at_first(plan),
     };
-    let mount = match (filesystem::new(&wanted), &plan.what) {
+    let mount = match (filesystem::new(root, &wanted), &plan.what) {
         (
             Err(error),
             What::Filesystem {
@@ -161,7 +158,8 @@ fn make_filesystem(
         ) if matches!(error.errno, Errno::EPERM | Errno::EBUSY) => {
             let tree = open_source(path, Some(Recursive::No)).map_err(named)?;
             let target = open_target(root, plan, Missing::Directory, named)?;
-            return attach_bind(&tree, &target, &plan.options).map_err(named);
+            attach_bind(&tree, &target, &plan.options).map_err(named)?;
+            return Ok(None);
         }
         (made, _) => made.map_err(named)?,
     };
@@ -174,7 +172,8 @@ fn make_filesystem(
         set_selinux_label(&mount, label).map_err(named)?;
     }
     attach(&mount, &target).map_err(named)?;
-    finish(&mount, &plan.options).map_err(named)
+    finish(&mount, &plan.options).map_err(named)?;
+    Ok(is_sealed_late(plan).then_some(mount))
 }
 
 /// Labels the top of a filesystem that takes no `context` parameter.
@@ -218,19 +217,12 @@ pub(crate) fn open_ahead(plan: &mut MountPlan) -> Result<(), Error> {
     }
 }
 
-/// Makes what [`make`] left writable read-only.
+/// Makes `mount`, which [`make`] left writable, read-only.
 ///
 /// # Errors
 /// [`Error::Mount`] with the call.
-pub(crate) fn seal(root: &RootFd, plan: &MountPlan) -> Result<(), Error> {
-    if !is_sealed_late(plan) {
-        return Ok(());
-    }
-    let seal = || {
-        let mount = root.open_beneath(&plan.destination, OFlag::O_PATH)?;
-        set(mount.as_fd(), Recursive::No, Attributes::READ_ONLY)
-    };
-    seal().map_err(|source| Error::Mount {
+pub(crate) fn seal(plan: &MountPlan, mount: &OwnedFd) -> Result<(), Error> {
+    set(mount.as_fd(), Recursive::No, Attributes::READ_ONLY).map_err(|source| Error::Mount {
         source_name: plan.source_name(),
         destination: plan.destination.clone(),
         source,
@@ -307,6 +299,9 @@ fn open_target(
         }
     }
     let target = root.open_or_make(destination, missing).map_err(&named)?;
+    if root.is_at(&target).map_err(&named)? {
+        return Err(refuse("a symlink leads it to the root itself"));
+    }
     if !inside_proc && is_procfs(&target).map_err(named)? && destination != Path::new("/proc") {
         return Err(refuse("a symlink leads it into /proc"));
     }

@@ -183,7 +183,9 @@ impl MountOptions {
             "idmap" => self.id_map = self.id_map.or(Some(Recursive::No)),
             "ridmap" => self.id_map = Some(Recursive::Yes),
             "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
-                return Err(format!("{word:?} is not served yet"));
+                return Err(format!(
+                    "{word:?} is an option of crun's, and is not served"
+                ));
             }
             _ if WITHOUT_EFFECT.contains(&word) || word.is_empty() => {}
             _ if is_idmap(word) => {

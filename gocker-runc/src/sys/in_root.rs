@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::mount_by_path::mount_id;
 use super::walk::{self, Symlinks};
 use super::{CallError, Called};
 
@@ -46,6 +47,24 @@ impl RootFd {
     /// Takes a descriptor of a directory as the root.
     pub(crate) fn from_fd(fd: OwnedFd) -> Self {
         Self(fd)
+    }
+
+    /// Whether `fd` refers to the root itself.
+    ///
+    /// # Errors
+    /// fstat(2)'s; ENOENT where `/proc` is no procfs.
+    pub(crate) fn is_at(&self, fd: &OwnedFd) -> Result<bool, CallError> {
+        let (own, other) = (fstat(&self.0), fstat(fd));
+        let (own, other) = (
+            own.called(|| "fstat".into())?,
+            other.called(|| "fstat".into())?,
+        );
+        if (own.st_dev, own.st_ino) != (other.st_dev, other.st_ino) {
+            return Ok(false);
+        }
+        // The same directory may be mounted elsewhere, too.
+        let mounts = mount_id(self.0.as_fd()).and_then(|own| Ok(own == mount_id(fd.as_fd())?));
+        mounts.called(|| "mount id of the root".into())
     }
 
     /// Opens `path` beneath the root, following symlinks inside it.

@@ -61,6 +61,9 @@ const FSMOUNT_CLOEXEC: libc::c_uint = 1;
 const FSCONFIG_SET_FLAG: libc::c_uint = 0;
 const FSCONFIG_SET_STRING: libc::c_uint = 1;
 const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSCONFIG_CMD_RECONFIGURE: libc::c_uint = 7;
+const FSPICK_CLOEXEC: libc::c_uint = 1;
+const FSPICK_EMPTY_PATH: libc::c_uint = 8;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const OPEN_TREE_CLOEXEC: libc::c_uint = libc::O_CLOEXEC.cast_unsigned();
 const AT_RECURSIVE: libc::c_uint = 0x8000;
@@ -75,6 +78,23 @@ const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 pub(crate) fn fsopen(kind: &CStr) -> Result<OwnedFd, Errno> {
     // SAFETY: `kind` is a C string that outlives the call.
     let fd = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+    owned(fd)
+}
+
+/// fspick(2): begins to change the filesystem of the mount that `mount` is the root of.
+///
+/// # Errors
+/// fspick(2)'s.
+pub(crate) fn fspick(mount: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // SAFETY: the empty path is a C string with static lifetime; `mount` is open.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_fspick,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            FSPICK_CLOEXEC | FSPICK_EMPTY_PATH,
+        )
+    };
     owned(fd)
 }
 
@@ -100,6 +120,14 @@ pub(crate) fn fsconfig_flag(fs: &OwnedFd, key: &CStr) -> Result<(), Errno> {
 /// fsconfig(2)'s.
 pub(crate) fn fsconfig_create(fs: &OwnedFd) -> Result<(), Errno> {
     fsconfig(fs, FSCONFIG_CMD_CREATE, None, None)
+}
+
+/// fsconfig(2) with `FSCONFIG_CMD_RECONFIGURE`: changes the superblock.
+///
+/// # Errors
+/// fsconfig(2)'s.
+pub(crate) fn fsconfig_reconfigure(fs: &OwnedFd) -> Result<(), Errno> {
+    fsconfig(fs, FSCONFIG_CMD_RECONFIGURE, None, None)
 }
 
 fn fsconfig(

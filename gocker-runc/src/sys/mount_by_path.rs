@@ -22,18 +22,24 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, statfs};
 
 use super::in_root::file_type;
-use super::mount_api::{MountAttr, Recursive, attr};
+use super::mount_api::{
+    MountAttr, Recursive, attr, clone_tree, fsconfig_create, fsconfig_string, fsmount, fsopen,
+    move_mount,
+};
 
 /// A place for mounts that are not where they belong yet.
 struct Stage {
     dir: OwnedFd,
     next: Cell<u32>,
 }
+
+/// mount(2) cuts text that is longer, without a word.
+const DATA_MAX: usize = 4095;
 
 thread_local! {
     static STAGE: OnceCell<Stage> = const { OnceCell::new() };
@@ -86,8 +92,10 @@ pub(super) fn bind(
     }
     let is_dir = file_type(source)? == SFlag::S_IFDIR;
     let none = None::<&str>;
-    on_stage(is_dir, |slot| {
-        mount(Some(path_of(source).as_str()), slot, none, flags, none)
+    STAGE.with(|stage| {
+        stage.get().ok_or(Errno::ENOSYS)?.put(is_dir, |slot| {
+            mount(Some(path_of(source).as_str()), slot, none, flags, none)
+        })
     })
 }
 
@@ -101,11 +109,71 @@ pub(crate) fn new_filesystem(
     data: &[(CString, Option<CString>)],
     attributes: u64,
 ) -> Result<OwnedFd, Errno> {
+    STAGE.with(|stage| {
+        let stage = stage.get().ok_or(Errno::ENOSYS)?;
+        mount_on_stage(stage, kind, source, data, attributes)
+    })
+}
+
+/// As [`new_filesystem`], detached: where the calls of [`super::mount_api`] are there, but only
+/// mount(2) can make it. The directory `place` is covered by a stage meanwhile.
+///
+/// Runs in: container namespace, in which no mount is shared.
+///
+/// # Errors
+/// As [`new_filesystem`].
+pub(crate) fn new_filesystem_over(
+    place: BorrowedFd<'_>,
+    kind: &CStr,
+    source: &CStr,
+    data: &[(CString, Option<CString>)],
+    attributes: u64,
+) -> Result<OwnedFd, Errno> {
+    check_proc()?;
+    let fs = fsopen(c"tmpfs")?;
+    fsconfig_string(&fs, c"mode", c"0700")?;
+    fsconfig_create(&fs)?;
+    let dir = fsmount(&fs, 0)?;
+    move_mount(dir.as_fd(), place)?;
+    let next = Cell::new(0);
+    let stage = Stage { dir, next };
+    let made = mount_on_stage(&stage, kind, source, data, attributes)
+        .and_then(|mounted| clone_tree(mounted.as_fd(), c"", Recursive::No));
+    umount2(path_of(stage.dir.as_fd()).as_str(), MntFlags::MNT_DETACH)?;
+    made
+}
+
+fn mount_on_stage(
+    stage: &Stage,
+    kind: &CStr,
+    source: &CStr,
+    data: &[(CString, Option<CString>)],
+    attributes: u64,
+) -> Result<OwnedFd, Errno> {
     let (flags, text) = superblock(data);
+    if text.len() > DATA_MAX {
+        return Err(Errno::E2BIG);
+    }
     let flags = flags | mount_flags(attributes);
-    on_stage(true, |slot| {
+    stage.put(true, |slot| {
         mount(Some(source), slot, Some(kind), flags, Some(text.as_slice()))
     })
+}
+
+/// mount(2) with MS_REMOUNT: other parameters for the filesystem of a mount, which keeps its
+/// attributes.
+///
+/// # Errors
+/// mount(2)'s.
+pub(crate) fn reconfigure(
+    mounted: BorrowedFd<'_>,
+    data: &[(CString, Option<CString>)],
+) -> Result<(), Errno> {
+    check_proc()?;
+    let (flags, text) = superblock(data);
+    let flags = flags | MsFlags::MS_REMOUNT | mount_flags(attributes_of(flags_of(mounted)?));
+    let (none, text) = (None::<&str>, Some(text.as_slice()));
+    mount(none, path_of(mounted).as_str(), none, flags, text)
 }
 
 /// Moves a mount from the stage on what `target` refers to.
@@ -172,24 +240,27 @@ pub(super) fn mount_id(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
         .ok_or(Errno::ENOENT)
 }
 
-/// Runs `make` on a new entry of the stage, and opens what is mounted there then.
-fn on_stage(is_dir: bool, make: impl FnOnce(&str) -> Result<(), Errno>) -> Result<OwnedFd, Errno> {
-    STAGE.with(|stage| {
-        let stage = stage.get().ok_or(Errno::ENOSYS)?;
-        let name = stage.next.get().to_string();
-        stage.next.set(stage.next.get() + 1);
+impl Stage {
+    /// Runs `make` on a new entry, and opens what is mounted there then.
+    fn put(
+        &self,
+        is_dir: bool,
+        make: impl FnOnce(&str) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, Errno> {
+        let name = self.next.get().to_string();
+        self.next.set(self.next.get() + 1);
         let name = name.as_str();
         if is_dir {
-            mkdirat(&stage.dir, name, Mode::S_IRWXU)?;
+            mkdirat(&self.dir, name, Mode::S_IRWXU)?;
         } else {
             let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-            drop(openat(&stage.dir, name, flags, Mode::S_IRWXU)?);
+            drop(openat(&self.dir, name, flags, Mode::S_IRWXU)?);
         }
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let slot = openat(&stage.dir, name, flags, Mode::empty())?;
+        let slot = openat(&self.dir, name, flags, Mode::empty())?;
         make(&path_of(slot.as_fd()))?;
-        openat(&stage.dir, name, flags, Mode::empty())
-    })
+        openat(&self.dir, name, flags, Mode::empty())
+    }
 }
 
 /// mount(2) with flags alone.
@@ -252,7 +323,7 @@ fn attributes_of(flags: libc::c_ulong) -> u64 {
 }
 
 /// `MOUNT_ATTR_*` as flags of mount(2).
-pub(crate) fn mount_flags(attributes: u64) -> MsFlags {
+fn mount_flags(attributes: u64) -> MsFlags {
     let plain = [
         (attr::RDONLY, libc::MS_RDONLY),
         (attr::NOSUID, libc::MS_NOSUID),
@@ -275,7 +346,7 @@ pub(crate) fn mount_flags(attributes: u64) -> MsFlags {
 
 /// Parameters of fsconfig(2) as mount(2) takes them: flags of the superblock, and text, as in
 /// fstab(5).
-pub(crate) fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, Vec<u8>) {
+fn superblock(data: &[(CString, Option<CString>)]) -> (MsFlags, Vec<u8>) {
     let known = [
         ("sync", libc::MS_SYNCHRONOUS),
         ("dirsync", libc::MS_DIRSYNC),
