@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{DiffArgs, FsckArgs, HistoryArgs, PushArgs, TagArgs};
+use crate::commands::{CommitArgs, DiffArgs, FsckArgs, HistoryArgs, PushArgs, TagArgs};
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Bundle(Box<BundleArgs>),
     /// Show what has changed in a bundle since it was made
     Diff(DiffArgs),
+    /// Make an image of what has changed in a bundle
+    Commit(Box<CommitArgs>),
     /// Remove bundles and their root file systems
     Unbundle(UnbundleArgs),
     /// List the images

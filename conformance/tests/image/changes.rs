@@ -15,7 +15,7 @@ use super::image_of;
 
 /// A bundle of the small system in which `script` has run.
 #[track_caller]
-fn container_after(bundles: &mut Bundles, script: &str) -> String {
+pub(super) fn container_after(bundles: &mut Bundles, script: &str) -> String {
     let reference = bundles.pull(&images::busybox().unwrap());
     let id = bundles.id();
     let args = ["bundle", &reference, "--name", &id, "--", "/bin/sh", "-ec"];
@@ -30,7 +30,7 @@ fn container_after(bundles: &mut Bundles, script: &str) -> String {
 
 /// A bundle of an image that has `entries`, and its root.
 #[track_caller]
-fn bundle_of(bundles: &mut Bundles, entries: Vec<Entry>) -> (String, PathBuf) {
+pub(super) fn bundle_of(bundles: &mut Bundles, entries: Vec<Entry>) -> (String, PathBuf) {
     let reference = bundles.pull(&image_of([entries]));
     let id = bundles.id();
     let args = ["bundle", &reference, "--name", &id, "--", "/bin/true"];

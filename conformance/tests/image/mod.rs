@@ -12,6 +12,7 @@ mod bad_documents;
 mod bad_layers;
 mod bundle;
 mod changes;
+mod commit;
 mod crash;
 mod crash_points;
 mod credentials;

@@ -4,6 +4,7 @@
 //! returns. It decides nothing.
 
 mod bundle;
+mod commit;
 mod diff;
 mod fsck;
 mod history;
@@ -29,6 +30,7 @@ use crate::registry::{AuthFiles, Client, ClientConfig, Credential, RegistryError
 use crate::store::{Options, Store};
 
 pub(crate) use bundle::overrides;
+pub(crate) use commit::CommitArgs;
 pub(crate) use diff::DiffArgs;
 pub(crate) use fsck::FsckArgs;
 pub(crate) use history::HistoryArgs;
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Pull(args) => pull(&context, &args)?,
         Command::Bundle(args) => bundle::bundle(&context, *args)?,
+        Command::Commit(args) => commit::commit(&context, *args)?,
         Command::Diff(args) => diff::diff(&context, &args)?,
         Command::Unbundle(args) => unbundle::unbundle(&context, &args)?,
         Command::Ls(args) => ls(&context, &args)?,

@@ -31,6 +31,31 @@ const LAYERS: [&str; 11] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 
+/// OCI's type of a layer that is compressed as `suffix` says.
+#[must_use]
+pub fn layer_media_type(suffix: &str) -> String {
+    format!("application/vnd.oci.image.layer.v1.tar{suffix}")
+}
+
+/// OCI's type of a layer that has the type `name`, which may be Docker's.
+#[must_use]
+pub fn oci_layer(name: &str) -> String {
+    let kinds = [
+        ("application/vnd.docker.image.rootfs.diff.tar", ""),
+        (
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
+            "nondistributable.",
+        ),
+    ];
+    for (docker, kind) in kinds {
+        if let Some(compression) = name.strip_prefix(docker) {
+            let suffix = compression.replacen('.', "+", 1);
+            return format!("application/vnd.oci.image.layer.{kind}v1.tar{suffix}");
+        }
+    }
+    name.to_owned()
+}
+
 /// The kinds of document that a request for a manifest accepts, for `Accept`.
 #[must_use]
 pub fn accepted_documents() -> String {
@@ -76,4 +101,21 @@ pub fn is_schema_1(name: &str) -> bool {
         "application/vnd.docker.distribution.manifest.v1+json"
             | "application/vnd.docker.distribution.manifest.v1+prettyjws"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layer_of_dockers_has_a_type_of_ocis() {
+        for name in LAYERS {
+            let oci = oci_layer(name);
+            assert!(
+                is_layer(&oci) && oci.starts_with("application/vnd.oci."),
+                "{oci}"
+            );
+            assert_eq!(oci_layer(&oci), oci);
+        }
+    }
 }

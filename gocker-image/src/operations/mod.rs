@@ -7,11 +7,15 @@
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
+//! commit   changes -> layer -> documents -> unpack -> name
 //! list, inspect, remove, prune, unbundle, fsck   store
 //! ```
 
 mod annotations;
 mod bundle;
+mod commit;
+mod committed;
+mod config_change;
 mod content;
 mod diff;
 mod documents;
@@ -42,6 +46,8 @@ use crate::registry::RegistryError;
 use crate::store::{ImageRecord, Options, Store, StoreError};
 
 pub use bundle::{BundleRequest, Place, bundle};
+pub use commit::{CommitOptions, Committed, Squash, commit};
+pub use config_change::{ConfigChange, ConfigChangeError};
 pub use diff::diff;
 pub use fetch::LayerBlobs;
 pub use fsck::fsck;

@@ -14,7 +14,8 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::futimens;
 use nix::sys::time::TimeSpec;
@@ -139,6 +140,30 @@ impl Store {
         })
     }
 
+    /// A copy of the tree `rootfs` as it is in this moment, which goes when it is dropped.
+    ///
+    /// # Errors
+    /// When the file system is full.
+    pub fn freeze(&self, rootfs: &Path) -> Result<Draft<'_>, StoreError> {
+        // a name that no chain of layers has
+        let moment = SystemTime::now().duration_since(UNIX_EPOCH);
+        let moment = moment.unwrap_or_default().as_nanos();
+        let text = format!("{rootfs:?} {} {moment}", std::process::id());
+        let Claim::ToMake(to_make) = self.claim(&Digest::of(text.as_bytes()), &|| {})? else {
+            return Err(StoreError::Settled);
+        };
+        let source = File::open(rootfs).map_err(|e| CallError::new("open", rootfs, e))?;
+        let name = layout::name(&to_make.chain_id);
+        let draft = OsString::from(format!("{}{name}", layout::UNFINISHED));
+        let layers = self.open_dir("layers")?;
+        let root = btrfs::snapshot(source.as_fd(), layers.as_fd(), &draft, Access::ReadOnly)?;
+        Ok(Draft {
+            store: self,
+            to_make: Some(to_make),
+            root: Some(root),
+        })
+    }
+
     /// Takes the draft of `chain_id` away from under a thread of this process that works on it,
     /// because the process is about to end.
     ///
@@ -187,6 +212,12 @@ pub(super) fn layer_lock(chain_id: &Digest) -> String {
 }
 
 impl<'store> Draft<'store> {
+    /// What it is called in the store; None after it was settled.
+    #[must_use]
+    pub fn name(&self) -> Option<&Digest> {
+        self.to_make.as_ref().map(|made| &made.chain_id)
+    }
+
     /// The directory to unpack to.
     ///
     /// # Errors

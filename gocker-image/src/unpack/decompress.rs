@@ -34,6 +34,16 @@ impl Compression {
         }
     }
 
+    /// What a layer's media type ends in.
+    #[must_use]
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Gzip => "+gzip",
+            Self::Zstd => "+zstd",
+            Self::None => "",
+        }
+    }
+
     /// The name that an error calls it by.
     #[must_use]
     pub fn name(self) -> &'static str {
