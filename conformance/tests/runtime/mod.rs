@@ -54,6 +54,7 @@ mod signals;
 mod sockets;
 mod state_places;
 mod swaps;
+mod sysctl;
 mod systemd;
 mod systemd_user;
 mod terminal;
