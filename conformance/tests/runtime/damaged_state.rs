@@ -85,23 +85,3 @@ fn a_state_that_is_empty_or_garbage_is_told_and_can_be_deleted() {
         bundle.assert_nothing_left();
     }
 }
-
-/// As with runc, root works on what belongs to somebody else.
-#[test]
-fn a_state_of_another_user_is_roots_to_delete() {
-    needs!(is_root(), "needs root");
-    let bundle = TestBundle::sleeper();
-    let container = bundle.running();
-    let dir = bundle.state_root().join(bundle.id());
-    for path in fs::read_dir(&dir)
-        .expect("list")
-        .flatten()
-        .map(|entry| entry.path())
-        .chain([dir.clone()])
-    {
-        std::os::unix::fs::lchown(path, Some(1000), Some(1000)).expect("chown");
-    }
-    assert_eq!(container.status(), "running");
-    container.delete(&["--force"]).success();
-    bundle.assert_nothing_left();
-}

@@ -1,12 +1,16 @@
 //! A `--root` that is full, or that nobody can write to: what is there goes on, and what cannot be
-//! made leaves nothing.
+//! made leaves nothing. One of another user's is not believed.
 
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::{chown, symlink};
+use std::process::Command;
 
 use conformance::host::{enter_private_mounts, is_root};
-use conformance::{Container, TestBundle, gocker_only, needs, run_command};
+use conformance::ordinary_user::ID;
+use conformance::{Container, Output, TestBundle, gocker_only, needs, run_command, runtime};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
 
 /// A tmpfs that is the bundle's `--root`, in this test's mount namespace.
 struct Root<'b>(&'b TestBundle);
@@ -155,4 +159,76 @@ fn exec_needs_no_root_that_can_be_written_to() {
     exec(&container);
     assert_eq!(container.status(), "running");
     remount(&bundle, MsFlags::empty());
+}
+
+/// A container that root finds in a directory of an ordinary user's.
+fn as_root(bundle: &TestBundle, args: &[&str]) -> Output {
+    let mut command = Command::new(&runtime().program);
+    command.arg("--root").arg(bundle.state_root());
+    run_command(command.args(args))
+}
+
+/// Its words would be obeyed with root's rights: which process is killed, which hook is run.
+#[test]
+fn the_state_of_another_user_is_not_believed() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper().of_ordinary_user();
+    let ran = bundle.scratch().join("ran");
+    let hook = json!([{"path": "/bin/touch", "args": ["touch", ran]}]);
+    let bundle = bundle.set("/hooks/poststop", hook);
+    let container = bundle.running();
+    let id = bundle.id();
+    let words = format!("belongs to user {ID}");
+    for args in [
+        &["state", id][..],
+        &["kill", id, "KILL"],
+        &["exec", id, "/bin/true"],
+        &["ps", id],
+        &["pause", id],
+        &["events", "--stats", id],
+        &["update", "--pids-limit", "5", id],
+        &["delete", "--force", id],
+    ] {
+        let output = as_root(&bundle, args);
+        assert!(output.one_line_failure().contains(&words), "{output}");
+    }
+    let listed = as_root(&bundle, &["list", "--quiet"]);
+    assert!(!listed.stdout.contains(id), "{listed}");
+    assert!(listed.stderr.contains(&words), "{listed}");
+    assert_eq!(container.status(), "running");
+    assert!(!ran.exists(), "a hook of the user's was run by root");
+}
+
+#[test]
+fn a_state_that_was_put_into_a_directory_of_roots_is_not_believed() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let state = bundle.state_root().join(bundle.id()).join("state.json");
+    let words = format!("belongs to user {ID}");
+    chown(&state, Some(ID), Some(ID)).expect("chown");
+    for args in [&["kill", bundle.id()][..], &["delete", bundle.id()]] {
+        let output = as_root(&bundle, args);
+        assert!(output.one_line_failure().contains(&words), "{output}");
+    }
+    chown(&state, Some(0), Some(0)).expect("chown");
+    assert_eq!(container.status(), "running");
+    // Another's container under a name of one's own.
+    let name = format!("{}-link", bundle.id());
+    symlink(
+        bundle.state_root().join(bundle.id()),
+        bundle.state_root().join(&name),
+    )
+    .expect("link");
+    for args in [&["kill", name.as_str()][..], &["delete", &name]] {
+        let output = as_root(&bundle, args);
+        assert!(
+            output.one_line_failure().contains("does not exist"),
+            "{output}"
+        );
+    }
+    fs::remove_file(bundle.state_root().join(&name)).expect("unlink");
+    assert_eq!(container.status(), "running");
 }

@@ -2,20 +2,22 @@
 //!
 //! ```text
 //! ROOT/                0700
-//!   ID/                0700; locked with flock(2) by whoever changes the container
+//!   ID/                0700, the caller's or root's; locked with flock(2) by whoever changes
+//!                      the container
 //!     state.json       written by rename
 //!     seccomp.bpf      the filter that `exec` puts its processes under, where there is one
 //!     start.sock       while the container waits for `start`
 //! ```
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::Uid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -43,6 +45,16 @@ pub(crate) enum Error {
     /// Another invocation has deleted it before it was made.
     #[error("container was deleted while it was created")]
     Deleted,
+    /// Another user wrote it, and with it what is killed, removed and executed as a hook.
+    #[error(
+        "{path:?} belongs to user {owner}, whose word for it is not taken: let that user do it"
+    )]
+    Foreign {
+        /// The directory or the file.
+        path: PathBuf,
+        /// The user's id.
+        owner: u32,
+    },
     /// A step on a file.
     #[error("{step} {path:?}")]
     File {
@@ -127,10 +139,12 @@ impl StateDir {
                 Err((_, errno)) => return Err(on("lock", &path)(errno.into())),
             }
         };
+        let metadata = lock.metadata().map_err(on("stat", &path))?;
+        check_owner(&path, &metadata)?;
         // Whoever held the lock may have deleted the container, and somebody else may have made
         // another one of its name since.
         let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
-        let locked = lock.metadata().map(identity).map_err(on("stat", &path))?;
+        let locked = identity(metadata);
         match fs::symlink_metadata(&path).map(identity) {
             Ok(there) if there == locked => Ok(Self { path, lock }),
             Ok(_) => Err(Error::Missing),
@@ -223,9 +237,11 @@ impl StateDir {
 /// The file is there and cannot be read or understood.
 pub(crate) fn read_state<S: DeserializeOwned>(dir: &Path) -> Result<Option<S>, Error> {
     let path = dir.join(STATE_JSON);
-    let text = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(on("read", &path))?,
+    let text = match read_own(&path) {
+        Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        read => read?,
     };
     serde_json::from_slice(&text)
         .map(Some)
@@ -250,21 +266,44 @@ fn salvage<T: DeserializeOwned>(text: &[u8], field: &str) -> Option<T> {
 /// # Errors
 /// The step and the system's answer.
 pub(crate) fn read_file(dir: &Path, name: &str) -> Result<Vec<u8>, Error> {
-    let path = dir.join(name);
-    fs::read(&path).map_err(on("read", &path))
+    read_own(&dir.join(name))
+}
+
+/// Reads a file that nobody else can have written.
+fn read_own(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(on("read", path))?;
+    check_owner(path, &file.metadata().map_err(on("stat", path))?)?;
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(on("read", path))?;
+    Ok(content)
+}
+
+/// Refuses what belongs to neither the caller nor root: a caller with more rights would be told
+/// by it what to do with them.
+fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
+    let owner = metadata.uid();
+    if owner == Uid::effective().as_raw() || owner == 0 {
+        return Ok(());
+    }
+    let path = path.to_owned();
+    Err(Error::Foreign { path, owner })
 }
 
 /// Checks that a container called `id` is under `root`, without its lock.
 ///
 /// # Errors
-/// [`Error::Missing`].
+/// [`Error::Missing`], [`Error::Foreign`].
 pub(crate) fn existing(root: &Path, id: &str) -> Result<PathBuf, Error> {
     id::check(id)?;
     let path = root.join(id);
-    if path.is_dir() {
-        Ok(path)
-    } else {
-        Err(Error::Missing)
+    match fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => check_owner(&path, &metadata).map(|()| path),
+        _ => Err(Error::Missing),
     }
 }
 
