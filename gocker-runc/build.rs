@@ -131,7 +131,7 @@ fn s390_from_s390x_and_x86(table: &Table) -> Vec<(String, i32)> {
         let wide = row[S390X] == NONE && (name.ends_with("32") || name.ends_with("64"));
         let number = match own {
             Some((_, number)) => *number,
-            None if matches!(name.as_str(), "newfstatat" | "select") => NONE,
+            None if matches!(name.as_str(), "newfstatat" | "select" | "semtimedop") => NONE,
             None if narrow || wide || ALSO_X86.contains(&name.as_str()) => row[X86],
             None => row[S390X],
         };

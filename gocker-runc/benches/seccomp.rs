@@ -17,6 +17,7 @@ use std::time::Instant;
 use bundles::config::linux::seccomp::Seccomp;
 use nix::sys::personality::{self, Persona};
 use nix::unistd::getpid;
+use oci_spec::runtime::Arch;
 use seccompiler::{apply_filter, sock_filter};
 
 #[path = "../src/seccomp/tests/by_libseccomp.rs"]
@@ -83,7 +84,9 @@ fn work(contender: &str) {
     let profile = Seccomp::from_spec(&profile).expect("a profile");
     let compile = || match contender {
         "gocker-runc" => gocker_runc::seccomp_program(&profile).expect("compiled"),
-        "libseccomp" => by_libseccomp::by_libseccomp(&profile).expect("compiled"),
+        "libseccomp" => {
+            by_libseccomp::by_libseccomp(Arch::ScmpArchX86_64, &profile).expect("compiled")
+        }
         _ => Vec::new(),
     };
     // A runtime compiles once in its life: the first time is what counts.

@@ -161,6 +161,12 @@ impl Abi {
         SERVED.into_iter().find(|abi| abi.arch == arch)
     }
 
+    /// Those that the kernel calls `audit`.
+    #[cfg(all(test, feature = "compare-libseccomp"))]
+    pub(super) fn all_of(audit: u32) -> impl Iterator<Item = Self> {
+        SERVED.into_iter().filter(move |abi| abi.audit == audit)
+    }
+
     /// The call's number here.
     pub(super) fn number(&self, row: Row) -> Option<u32> {
         u32::try_from(row[self.column]).ok()

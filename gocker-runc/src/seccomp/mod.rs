@@ -60,9 +60,14 @@ const ENOSYS: Action = Action::Errno(38);
 /// An architecture without a table, rules that contradict each other, a program that is too
 /// long for the kernel.
 pub(crate) fn compile(profile: &Seccomp) -> Result<Filter, FieldError> {
+    compile_for(NATIVE, profile)
+}
+
+/// Compiles a profile for a machine of this architecture, where it is known.
+fn compile_for(native: Option<Arch>, profile: &Seccomp) -> Result<Filter, FieldError> {
     let notifies = check_notify(profile)?;
     check_flags(profile.flags, notifies)?;
-    let abis = abis(profile)?;
+    let abis = abis(native, profile)?;
     let named = rules::look_up(profile);
     let newer = newer_calls_action(profile.default_action);
     let mut calls = Vec::with_capacity(abis.len());
@@ -186,8 +191,8 @@ fn check_flags(flags: Flags, notifies: bool) -> Result<(), FieldError> {
 }
 
 /// The machine's own architecture first, then those that the profile lists.
-fn abis(profile: &Seccomp) -> Result<Vec<Abi>, FieldError> {
-    let Some(native) = NATIVE.and_then(Abi::of) else {
+fn abis(native: Option<Arch>, profile: &Seccomp) -> Result<Vec<Abi>, FieldError> {
+    let Some(native) = native.and_then(Abi::of) else {
         return Err(FieldError::new(
             "linux.seccomp",
             "this machine's architecture has no table of system calls",

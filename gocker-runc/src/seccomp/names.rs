@@ -52,6 +52,9 @@ mod tests {
             let row = find(name).expect(name);
             assert_eq!(row[..5], expected, "{name}");
         }
+        // The 31-bit mode of s390x has it by ipc(2) only.
+        let semtimedop = find("semtimedop").expect("known");
+        assert_eq!([semtimedop[10], semtimedop[15]], [392, -1]);
         for unknown in ["", "a", "reads", "zzz", "read\0"] {
             assert_eq!(find(unknown), None, "{unknown:?}");
         }

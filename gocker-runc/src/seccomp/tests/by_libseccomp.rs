@@ -34,6 +34,15 @@ fn arch(arch: Arch) -> ScmpArch {
         Arch::ScmpArchPpc64le => ScmpArch::Ppc64Le,
         Arch::ScmpArchRiscv64 => ScmpArch::Riscv64,
         Arch::ScmpArchMipsel => ScmpArch::Mipsel,
+        Arch::ScmpArchMipsel64 => ScmpArch::Mipsel64,
+        Arch::ScmpArchMipsel64n32 => ScmpArch::Mipsel64N32,
+        Arch::ScmpArchMips => ScmpArch::Mips,
+        Arch::ScmpArchMips64 => ScmpArch::Mips64,
+        Arch::ScmpArchMips64n32 => ScmpArch::Mips64N32,
+        Arch::ScmpArchPpc => ScmpArch::Ppc,
+        Arch::ScmpArchPpc64 => ScmpArch::Ppc64,
+        Arch::ScmpArchS390 => ScmpArch::S390,
+        Arch::ScmpArchS390x => ScmpArch::S390X,
         other => panic!("{other} is not among the random ones"),
     }
 }
@@ -51,12 +60,20 @@ fn compare(condition: &Condition) -> ScmpArgCompare {
     ScmpArgCompare::new(condition.arg.into(), op, datum)
 }
 
-/// Compiles a profile.
+/// Compiles a profile for a machine of the architecture `native`.
 ///
 /// # Errors
 /// libseccomp's.
-pub(super) fn by_libseccomp(profile: &Seccomp) -> Result<Vec<sock_filter>, SeccompError> {
+pub(super) fn by_libseccomp(
+    native: Arch,
+    profile: &Seccomp,
+) -> Result<Vec<sock_filter>, SeccompError> {
     let mut context = ScmpFilterContext::new(action(profile.default_action))?;
+    // This machine's own architecture may have the other byte order.
+    if arch(native) != ScmpArch::native() {
+        context.remove_arch(ScmpArch::native())?;
+        context.add_arch(arch(native))?;
+    }
     for one in &profile.architectures {
         context.add_arch(arch(*one))?;
     }
@@ -81,11 +98,15 @@ pub(super) fn by_libseccomp(profile: &Seccomp) -> Result<Vec<sock_filter>, Secco
     file.read_to_end(&mut bytes).expect("read");
     let (instructions, rest) = bytes.as_chunks::<8>();
     assert!(rest.is_empty());
-    let instruction = |[a, b, jt, jf, k @ ..]: &[u8; 8]| sock_filter {
-        code: u16::from_ne_bytes([*a, *b]),
-        jt: *jt,
-        jf: *jf,
-        k: u32::from_ne_bytes(*k),
+    let big_endian = native == Arch::ScmpArchS390x;
+    let instruction = |[a, b, jt, jf, k @ ..]: &[u8; 8]| {
+        let (code, k) = (u16::from_le_bytes([*a, *b]), u32::from_le_bytes(*k));
+        sock_filter {
+            code: if big_endian { code.swap_bytes() } else { code },
+            jt: *jt,
+            jf: *jf,
+            k: if big_endian { k.swap_bytes() } else { k },
+        }
     };
     Ok(instructions.iter().map(instruction).collect())
 }

@@ -3,7 +3,7 @@
 use bundles::config::linux::seccomp::{Action, Condition, Seccomp, Test};
 use oci_spec::runtime::Arch;
 
-use super::super::arch::{Abi, Multiplexer, NATIVE, Word, X32_BIT, multiplexed};
+use super::super::arch::{Abi, Multiplexer, Word, X32_BIT, multiplexed};
 use super::super::names;
 use super::machine::Call;
 
@@ -21,8 +21,9 @@ struct Rule {
 }
 
 impl<'p> Oracle<'p> {
-    pub(super) fn new(profile: &'p Seccomp) -> Self {
-        let native = NATIVE.and_then(Abi::of).expect("a known machine");
+    /// The meaning on a machine of the architecture `native`.
+    pub(super) fn new(native: Arch, profile: &'p Seccomp) -> Self {
+        let native = Abi::of(native).expect("a known machine");
         let listed = profile
             .architectures
             .iter()
@@ -63,7 +64,7 @@ impl<'p> Oracle<'p> {
                 Action::KillThread
             };
         };
-        if self.is_new(rules, call.number) {
+        if self.is_new(abi, rules, call.number) {
             return Action::Errno(38);
         }
         self.by_rules(abi, rules, call)
@@ -77,18 +78,20 @@ impl<'p> Oracle<'p> {
             let of_x86_64 = matches!(abi.arch, Arch::ScmpArchX32 | Arch::ScmpArchX86_64);
             abi.audit == call.audit
                 && (!of_x86_64 || (abi.arch == Arch::ScmpArchX32) == x32)
-                && self.is_new(rules, call.number)
+                && self.is_new(abi, rules, call.number)
         })
     }
 
     /// Whether runc's rule for calls newer than the profile holds.
-    fn is_new(&self, rules: &[Rule], number: u32) -> bool {
+    fn is_new(&self, abi: &Abi, rules: &[Rule], number: u32) -> bool {
         let permissive = matches!(
             self.profile.default_action,
             Action::Allow | Action::Log | Action::Trace(_)
         );
         let last = rules.iter().map(|rule| rule.number).max();
-        !permissive && last.is_some_and(|last| number > last)
+        // On s390 a call that the kernel does not know has the number of one that nobody calls.
+        let setup = number == 0 && matches!(abi.arch, Arch::ScmpArchS390 | Arch::ScmpArchS390x);
+        !permissive && (setup || last.is_some_and(|last| number > last))
     }
 
     fn by_rules(&self, abi: &Abi, rules: &[Rule], call: &Call) -> Action {

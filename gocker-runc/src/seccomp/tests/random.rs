@@ -38,7 +38,22 @@ const ACTIONS: [Action; 8] = [
     Action::Allow,
 ];
 
-const ARCHS: [Arch; 8] = [
+/// Machines, and what their profiles list beside; the first ones are more often drawn.
+const MACHINES: [(Arch, &[Arch]); 8] = [
+    (
+        Arch::ScmpArchX86_64,
+        &[Arch::ScmpArchX86, Arch::ScmpArchX32],
+    ),
+    (Arch::ScmpArchX86_64, LITTLE_ENDIAN),
+    (Arch::ScmpArchAarch64, &[Arch::ScmpArchArm]),
+    (Arch::ScmpArchAarch64, LITTLE_ENDIAN),
+    (Arch::ScmpArchRiscv64, LITTLE_ENDIAN),
+    (Arch::ScmpArchPpc64le, LITTLE_ENDIAN),
+    (Arch::ScmpArchS390x, &[Arch::ScmpArchS390]),
+    (Arch::ScmpArchS390x, BIG_ENDIAN),
+];
+
+const LITTLE_ENDIAN: &[Arch] = &[
     Arch::ScmpArchX86_64,
     Arch::ScmpArchX86,
     Arch::ScmpArchX32,
@@ -47,6 +62,17 @@ const ARCHS: [Arch; 8] = [
     Arch::ScmpArchPpc64le,
     Arch::ScmpArchRiscv64,
     Arch::ScmpArchMipsel,
+    Arch::ScmpArchMipsel64,
+    Arch::ScmpArchMipsel64n32,
+];
+
+const BIG_ENDIAN: &[Arch] = &[
+    Arch::ScmpArchS390,
+    Arch::ScmpArchPpc,
+    Arch::ScmpArchPpc64,
+    Arch::ScmpArchMips,
+    Arch::ScmpArchMips64,
+    Arch::ScmpArchMips64n32,
 ];
 
 /// Names that meet in one number, that only some architectures have, or that nobody has.
@@ -108,11 +134,13 @@ pub(super) enum Actions {
     One,
 }
 
-pub(super) fn profile(random: &mut Random, actions: Actions) -> Seccomp {
+/// A machine's architecture, and a profile for it.
+pub(super) fn profile(random: &mut Random, actions: Actions) -> (Arch, Seccomp) {
+    let (native, listed) = random.of(&MACHINES);
     let default_action = random.of(&ACTIONS);
     #[cfg(feature = "compare-libseccomp")]
     let common = random.of(&ACTIONS);
-    let architectures = (0..random.below(4)).map(|_| random.of(&ARCHS)).collect();
+    let architectures = (0..random.below(4)).map(|_| random.of(listed)).collect();
     let syscalls = (0..1 + random.below(10)).map(|_| Syscall {
         names: (0..1 + random.below(5))
             .map(|_| random.of(&NAMES).to_owned())
@@ -125,13 +153,14 @@ pub(super) fn profile(random: &mut Random, actions: Actions) -> Seccomp {
         alternatives: alternatives(random),
     });
     let syscalls = syscalls.collect();
-    Seccomp {
+    let profile = Seccomp {
         default_action,
         architectures,
         flags: Flags::default(),
         syscalls,
         listener: None,
-    }
+    };
+    (native, profile)
 }
 
 fn alternatives(random: &mut Random) -> Vec<Vec<Condition>> {
