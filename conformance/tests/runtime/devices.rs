@@ -1,8 +1,19 @@
 //! Which devices the process may open: config-linux.md#allowed-device-list.
 
-use conformance::host::is_root;
-use conformance::{TestBundle, needs};
+use conformance::host::{CgroupLayout, cgroup_layout, is_root};
+use conformance::{TestBundle, gocker_only, needs};
 use serde_json::{Value, json};
+
+/// A script with the kernel's log at /dev/klog, and these rules.
+fn with_log(script: &str, rules: &Value) -> TestBundle {
+    TestBundle::shell(script)
+        .set("/linux/resources/devices", rules.clone())
+        .set(
+            "/linux/devices",
+            json!([{"path": "/dev/klog", "type": "c", "major": 1, "minor": 11,
+                "fileMode": 0o666, "uid": 0, "gid": 0}]),
+        )
+}
 
 /// config-linux.md#allowed-device-list
 #[test]
@@ -35,13 +46,10 @@ fn device_rules_let_through_what_they_allow_and_nothing_else() {
         ),
     ] {
         // Opening the kernel's log for writing asks nothing but the device cgroup.
-        let bundle = TestBundle::shell(": > /dev/klog; echo x > /dev/null && head -c 1 /dev/zero")
-            .set("/linux/resources/devices", rules.clone())
-            .set(
-                "/linux/devices",
-                json!([{"path": "/dev/klog", "type": "c", "major": 1, "minor": 11,
-                    "fileMode": 0o666, "uid": 0, "gid": 0}]),
-            );
+        let bundle = with_log(
+            ": > /dev/klog; echo x > /dev/null && head -c 1 /dev/zero",
+            &rules,
+        );
         let output = bundle.run();
         let refused = output.stderr.contains("Operation not permitted");
         assert_eq!(refused, !opens, "{rules}: {output}");
@@ -51,6 +59,35 @@ fn device_rules_let_through_what_they_allow_and_nothing_else() {
                 "\0",
                 "the default devices stay open: {output}"
             );
+        }
+    }
+}
+
+/// A v1 cgroup keeps a default and exceptions to it, and no exceptions to these; but what takes all
+/// devices of a kind can be the default.
+#[test]
+fn a_hole_in_a_wider_rule_is_kept_or_refused_by_the_field() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let deny_all = json!({"allow": false, "access": "rwm"});
+    let all_of_kind = json!({"allow": true, "type": "c", "access": "rw"});
+    let all_of_major = json!({"allow": true, "type": "c", "major": 1, "access": "rw"});
+    for (minor, opens) in [(1, true), (11, false)] {
+        let hole = json!({"allow": false, "type": "c", "major": 1, "minor": minor, "access": "rw"});
+        for (wider, is_kept) in [
+            (&all_of_kind, true),
+            (&all_of_major, cgroup_layout() == CgroupLayout::V2),
+        ] {
+            let rules = json!([deny_all, wider, hole]);
+            let bundle = with_log(": > /dev/klog && echo open", &rules);
+            let output = bundle.run();
+            if is_kept {
+                assert_eq!(output.stdout == "open\n", opens, "{rules}: {output}");
+            } else {
+                let line = output.one_line_failure();
+                assert!(line.contains("linux.resources.devices[2]: "), "{line}");
+                bundle.assert_nothing_left();
+            }
         }
     }
 }

@@ -143,6 +143,18 @@ fn figures_come_at_each_interval_until_the_container_stops() {
     assert!(events.ends());
 }
 
+/// Without `delete`, too: nobody is in the cgroup any more.
+#[test]
+fn events_end_with_the_container() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let mut events = Events::of(&bundle, &container, "1h");
+    container.kill("KILL").success();
+    assert!(events.ends());
+}
+
 #[test]
 fn running_out_of_memory_is_an_event() {
     needs!(is_root(), "needs root");

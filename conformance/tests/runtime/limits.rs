@@ -262,7 +262,7 @@ fn every_field_of_block_io() {
     gocker_only!();
     let disk = disk();
     needs!(disk.is_some(), "no disk that can be limited");
-    let (major, minor) = disk.unwrap_or_default();
+    let (_, major, minor) = disk.unwrap_or_default();
     let device =
         |name: &str, number: u64| json!([{"major": major, "minor": minor, (name): number}]);
     let of_disk = |value: &str| format!("{major}:{minor} {value}");
@@ -288,7 +288,29 @@ fn every_field_of_block_io() {
             &[("io.max", on_v2)],
         )]);
     }
-    // The weights' files come with a scheduler, which may not be there.
+}
+
+/// The weights' files come with a scheduler, which may not be there, and a device's weight needs it
+/// to be the device's.
+#[test]
+fn every_weight_of_block_io() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    let disk = disk();
+    needs!(disk.is_some(), "no disk that can be limited");
+    let (name, major, minor) = disk.unwrap_or_default();
+    let weights = json!([{"major": major, "minor": minor, "weight": 200}]);
+    let line = format!("{major}:{minor} 200");
+    if !is_there("io.bfq.weight") && !is_there("blkio.bfq.weight_device")
+        || is_scheduled_by_bfq(&name)
+    {
+        check(&[(
+            json!({"blockIO": {"weightDevice": weights}}),
+            "blockIO.weightDevice",
+            &[("blkio.bfq.weight_device", &line)],
+            &[("io.bfq.weight", &line)],
+        )]);
+    }
     let bfq = is_there("io.bfq.weight");
     let on_v2 = if bfq {
         ("io.bfq.weight", "default 100")
@@ -311,8 +333,13 @@ fn every_field_of_block_io() {
     ]);
 }
 
-/// The first disk with a queue of its own.
-fn disk() -> Option<(u32, u32)> {
+fn is_scheduled_by_bfq(disk: &str) -> bool {
+    let file = Path::new("/sys/block").join(disk).join("queue/scheduler");
+    fs::read_to_string(file).is_ok_and(|text| text.contains("[bfq]"))
+}
+
+/// The first disk with a queue of its own, and its number.
+fn disk() -> Option<(String, u32, u32)> {
     let mut disks: Vec<_> = fs::read_dir("/sys/block").ok()?.flatten().collect();
     disks.sort_by_key(fs::DirEntry::file_name);
     let name = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
@@ -323,7 +350,7 @@ fn disk() -> Option<(u32, u32)> {
     })?;
     let text = fs::read_to_string(disk.path().join("dev")).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+    Some((name(&disk), major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// Pages that are used and pages that are promised count alike.

@@ -3,6 +3,7 @@
 //! runc's.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use conformance::host::{CgroupLayout, cgroup_layout, has_systemd, is_root};
 use conformance::{
-    Container, TestBundle, gocker_only, leftovers, needs, peer_differs, run_command, wait_until,
+    Container, Output, TestBundle, gocker_only, leftovers, needs, peer_differs, run_command,
+    wait_until,
 };
 use serde_json::{Value, json};
 
@@ -342,24 +344,53 @@ fn a_path_of_another_form_is_refused() {
     }
 }
 
+/// Before it has said who it is, and after.
 #[test]
 fn a_systemd_that_does_not_answer_is_given_up() {
     needs!(is_root(), "needs root");
     gocker_only!();
+    std::thread::scope(|scope| {
+        for said in ["", "DATA\r\nOK 0123456789abcdef0123456789abcdef\r\n"] {
+            scope.spawn(move || check_given_up(said));
+        }
+    });
+}
+
+/// A bus that says `said` to whoever comes, and is silent then.
+fn check_given_up(said: &str) {
     let bundle = sleeper();
     let socket = bundle.scratch().join("bus");
-    let _silent = UnixListener::bind(&socket).expect("bind");
+    let bus = UnixListener::bind(&socket).expect("bind");
+    let address = format!("unix:path={}", socket.display());
+    let output = std::thread::scope(|scope| {
+        let create = scope.spawn(|| create_by_bus(&bundle, &address));
+        let (mut stream, _) = bus.accept().expect("accept");
+        stream.write_all(said.as_bytes()).expect("write");
+        create.join().expect("is run")
+    });
+    let line = output.one_line_failure();
+    assert!(line.contains("systemd does not answer within"), "{line}");
+    bundle.assert_nothing_left();
+}
+
+fn create_by_bus(bundle: &TestBundle, address: &str) -> Output {
     let mut command = bundle.runtime();
     command
         .args(["create", "--bundle"])
         .arg(bundle.path())
-        .arg(bundle.id());
-    command.env(
-        "DBUS_SYSTEM_BUS_ADDRESS",
-        format!("unix:path={}", socket.display()),
-    );
-    let output = run_command(&mut command);
+        .arg(bundle.id())
+        .env("DBUS_SYSTEM_BUS_ADDRESS", address);
+    run_command(&mut command)
+}
+
+#[test]
+fn a_bus_that_is_not_there_is_told() {
+    needs!(is_root(), "needs root");
+    needs!(!has_systemd(), "systemd is here, and needs no bus");
+    gocker_only!();
+    let bundle = sleeper();
+    let output = create_by_bus(&bundle, "unix:path=/no/such/bus");
     let line = output.one_line_failure();
-    assert!(line.contains("systemd does not answer within"), "{line}");
+    assert!(line.contains("/no/such/bus"), "{line}");
     bundle.assert_nothing_left();
 }

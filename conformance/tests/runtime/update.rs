@@ -140,6 +140,28 @@ fn a_created_and_a_paused_container_can_be_updated_and_no_stopped_one() {
     assert!(output.stderr.contains("does not exist"), "{output}");
 }
 
+/// The kernel takes no shares for a cgroup that is idle: the order of the two decides.
+#[test]
+fn an_idle_container_gets_shares_with_its_end_of_idleness() {
+    needs!(is_root() && has_controllers(), "needs root and controllers");
+    gocker_only!();
+    let bundle = TestBundle::sleeper();
+    let container = bundle.running();
+    let weight = || limit(&bundle, "cpu", "cpu.shares", "cpu.weight");
+    let idle = || limit(&bundle, "cpu", "cpu.idle", "cpu.idle");
+    let first = json!({"cpu": {"shares": 2, "idle": 1}});
+    update_from(&bundle, &container, &first).success();
+    assert_eq!(idle(), "1");
+    let second = json!({"cpu": {"shares": 262_144, "idle": 0}});
+    update_from(&bundle, &container, &second).success();
+    assert_eq!(idle(), "0");
+    assert!(
+        ["262144", "10000"].contains(&weight().as_str()),
+        "{}",
+        weight()
+    );
+}
+
 #[test]
 fn what_cannot_be_served_is_named_and_nothing_changes() {
     needs!(is_root() && has_controllers(), "needs root and controllers");

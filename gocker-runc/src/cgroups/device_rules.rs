@@ -50,17 +50,35 @@ impl Exceptions {
     /// # Errors
     /// A rule that cuts a hole into a wider one, which v1 cannot keep.
     pub(super) fn from_rules(rules: &[DeviceRule]) -> Result<Self, FieldError> {
-        // "Allow all" is a default of its own, or two exceptions to "deny all". The first
-        // is what the kernel shows for a privileged container; the second can hold more.
-        Self::build(rules, AllDevices::AsDefault)
-            .or_else(|error| Self::build(rules, AllDevices::AsExceptions).map_err(|_| error))
+        // "Allow all" is a default of its own, which is what the kernel shows for a privileged
+        // container; where that cannot hold the rest, one of the defaults may with exceptions.
+        let by_rule = match Self::build(rules, Default::OfRules) {
+            Ok(state) => return Ok(state),
+            Err(index) => index,
+        };
+        let denied = match Self::build(rules, Default::Deny) {
+            Ok(state) => return Ok(state),
+            Err(index) => index,
+        };
+        // Rules of every container follow those of the configuration; the first culprit is
+        // one of the latter.
+        Self::build(rules, Default::Allow).map_err(|_| {
+            let field = format!("linux.resources.devices[{}]", by_rule.min(denied));
+            let problem = "cannot be kept on cgroup v1: it takes a part out of a wider rule";
+            FieldError::new(field, problem)
+        })
     }
 
-    fn build(rules: &[DeviceRule], all_devices: AllDevices) -> Result<Self, FieldError> {
+    /// # Errors
+    /// The index of a rule that cuts a hole.
+    fn build(rules: &[DeviceRule], default: Default) -> Result<Self, usize> {
         let mut state = Self {
-            default_allow: false,
+            default_allow: default == Default::Allow,
             list: Vec::new(),
         };
+        if state.default_allow {
+            state.list = Exception::of_all().to_vec();
+        }
         for (index, rule) in rules.iter().enumerate() {
             let is_all = *rule
                 == DeviceRule {
@@ -70,7 +88,7 @@ impl Exceptions {
                     access: DeviceAccess::ALL,
                     ..*rule
                 };
-            if is_all && (!rule.allow || all_devices == AllDevices::AsDefault) {
+            if is_all && (default == Default::OfRules || rule.allow == state.default_allow) {
                 state = Self {
                     default_allow: rule.allow,
                     list: Vec::new(),
@@ -79,7 +97,7 @@ impl Exceptions {
             }
             for exception in Exception::from_rule(rule) {
                 if rule.allow == state.default_allow {
-                    state.remove(exception, index)?;
+                    state.remove(exception).map_err(|Hole| index)?;
                 } else {
                     state.add(exception);
                 }
@@ -90,16 +108,14 @@ impl Exceptions {
     }
 
     /// Makes the default hold again for what `part` covers.
-    fn remove(&mut self, part: Exception, index: usize) -> Result<(), FieldError> {
+    fn remove(&mut self, part: Exception) -> Result<(), Hole> {
         for exception in &mut self.list {
             let shared = exception.access & part.access;
             if shared == 0 || !exception.overlaps(&part) {
                 continue;
             }
             if !part.covers(exception) {
-                let field = format!("linux.resources.devices[{index}]");
-                let problem = "cannot be kept on cgroup v1: it takes a part out of a wider rule";
-                return Err(FieldError::new(field, problem));
+                return Err(Hole);
             }
             exception.access &= !shared;
         }
@@ -150,13 +166,29 @@ impl Exceptions {
     }
 }
 
+/// What holds for a device without an exception.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum AllDevices {
-    AsDefault,
-    AsExceptions,
+enum Default {
+    /// What the last rule for all devices says.
+    OfRules,
+    Deny,
+    Allow,
 }
 
+/// A part of an exception cannot be taken away.
+struct Hole;
+
 impl Exception {
+    /// Those for all devices.
+    fn of_all() -> [Self; 2] {
+        [DeviceKind::Block, DeviceKind::Char].map(|kind| Self {
+            kind,
+            major: None,
+            minor: None,
+            access: MKNOD | READ | WRITE,
+        })
+    }
+
     fn from_rule(rule: &DeviceRule) -> Vec<Self> {
         let kinds: &[DeviceKind] = match rule.kind {
             DeviceKind::All => &[DeviceKind::Block, DeviceKind::Char],
@@ -386,10 +418,17 @@ pub(super) mod tests {
 
     #[test]
     fn holes() {
-        let cut = [rule(true, "c *:* rwm"), rule(false, "c 1:3 w")];
+        let cut = [rule(true, "c 1:* rwm"), rule(false, "c 1:3 w")];
         let expected = "linux.resources.devices[1]: cannot be kept on cgroup v1: \
             it takes a part out of a wider rule";
         assert_eq!(lines(&cut), Err(expected.to_owned()));
+        // What every container may open is not the culprit.
+        let cut = container_rules(&[rule(true, "a *:* rwm"), rule(false, "c 1:* rwm")]);
+        assert_eq!(lines(&cut), Err(expected.to_owned()));
+        // From all of one kind, with the other kind as one more exception.
+        let cut = [rule(true, "c *:* rwm"), rule(false, "c 1:3 w")];
+        let expected = vec!["b *:* rwm".to_owned(), "c 1:3 w".to_owned()];
+        assert_eq!(lines(&cut), Ok((true, expected)));
         // The same from "allow all" is an exception to the default.
         let cut = [rule(true, "a *:* rwm"), rule(false, "c 1:3 w")];
         assert_eq!(lines(&cut), Ok((true, vec!["c 1:3 w".to_owned()])));

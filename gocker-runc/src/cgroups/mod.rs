@@ -232,10 +232,9 @@ impl Cgroup {
         match self {
             Self::V1(hierarchies) => {
                 hierarchies.check(resources)?;
-                if let Some(unit) = unit {
-                    unit.update(&self.with_period(resources), Kind::V1)?;
-                }
-                hierarchies.update(resources)
+                let tell =
+                    |unit: &systemd::Unit| unit.update(&self.with_period(resources), Kind::V1);
+                hierarchies.update(resources, unit.map(|unit| move || tell(unit)))
             }
             Self::V2(unified) => {
                 unified.check(resources)?;

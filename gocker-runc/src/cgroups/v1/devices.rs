@@ -8,11 +8,12 @@ use std::path::Path;
 use bundles::FieldError;
 use bundles::config::linux::resources::DeviceRule;
 
-use crate::cgroups::device_rules::{Exceptions, container_rules};
+use crate::cgroups::device_rules::{Exception, Exceptions, container_rules};
 use crate::cgroups::{Error, files};
 
 const ALLOW: &str = "devices.allow";
 const DENY: &str = "devices.deny";
+const LIST: &str = "devices.list";
 const ALL: &str = "a *:* rwm";
 
 pub(super) fn check(rules: &[DeviceRule]) -> Result<(), FieldError> {
@@ -31,26 +32,31 @@ pub(super) fn set(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
     write_lines(dir, exceptions, &lines(&wanted))
 }
 
-/// Changes the rules of a living cgroup. What is allowed before and after stays so meanwhile,
-/// except for a device of which only some kinds of access are taken away.
+/// Changes the rules of a living cgroup. Unless [`is_reset`], what is allowed before and after
+/// stays so meanwhile, and so does what is denied.
 pub(super) fn update(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
-    if rules.is_empty() {
-        return Ok(());
-    }
     let wanted = Exceptions::from_rules(&container_rules(rules))?;
-    let current = files::read_in(dir, "devices.list")?;
-    // A cgroup that allows by default does not list its exceptions.
-    if wanted.default_allow || current.lines().any(|line| line.starts_with("a ")) {
+    let current = files::read_in(dir, LIST)?;
+    if !has_common_steps(&current, &wanted) {
         return set(dir, rules);
     }
     let Transition {
         first_allow,
         then_deny,
-        allow_again,
-    } = transition(&current, &lines(&wanted));
+    } = transition(&current, &wanted.list);
     write_lines(dir, ALLOW, &first_allow)?;
-    write_lines(dir, DENY, &then_deny)?;
-    write_lines(dir, ALLOW, &allow_again)
+    write_lines(dir, DENY, &then_deny)
+}
+
+/// Whether [`update`] has to begin with all allowed or all denied.
+pub(super) fn is_reset(dir: &Path, rules: &[DeviceRule]) -> Result<bool, Error> {
+    let wanted = Exceptions::from_rules(&container_rules(rules))?;
+    Ok(!has_common_steps(&files::read_in(dir, LIST)?, &wanted))
+}
+
+/// A cgroup that allows by default does not list its exceptions.
+fn has_common_steps(current: &str, wanted: &Exceptions) -> bool {
+    !wanted.default_allow && !current.lines().any(|line| line.starts_with("a "))
 }
 
 /// Lines to write one after the other.
@@ -58,22 +64,35 @@ pub(super) fn update(dir: &Path, rules: &[DeviceRule]) -> Result<(), Error> {
 struct Transition {
     first_allow: Vec<String>,
     then_deny: Vec<String>,
-    allow_again: Vec<String>,
 }
 
-/// How to come from `devices.list` to the `wanted` lines by exceptions alone.
-fn transition(current: &str, wanted: &[String]) -> Transition {
-    let is_new = |line: &&String| !current.lines().any(|current| current == line.as_str());
-    let is_old = |line: &&str| !wanted.iter().any(|wanted| wanted == line);
-    let then_deny: Vec<String> = current.lines().filter(is_old).map(str::to_owned).collect();
-    // One line for the same devices was widened by the other: taking the old one away takes
-    // what they share, too.
-    let device = |line: &str| line.rsplit_once(' ').map(|(device, _)| device.to_owned());
-    let is_touched = |line: &&String| then_deny.iter().any(|old| device(old) == device(line));
+/// How to come from `devices.list` to what is `wanted`: the kernel adds and takes away single
+/// kinds of access, and keeps one line for the same devices.
+fn transition(current: &str, wanted: &[Exception]) -> Transition {
+    let devices = |line: &str| line.rsplit_once(' ').map(|(devices, _)| devices.to_owned());
+    let wanted: Vec<String> = wanted.iter().map(|exception| exception.to_line()).collect();
+    let current: Vec<String> = current.lines().map(str::to_owned).collect();
+    // The lines of `all` without what `others` have for the same devices.
+    let beyond = |all: &[String], others: &[String]| -> Vec<String> {
+        let mut rest = Vec::new();
+        for line in all {
+            let other = others.iter().find(|other| devices(other) == devices(line));
+            let (devices, access) = line.rsplit_once(' ').unwrap_or((line, ""));
+            let others_access = other.and_then(|other| other.rsplit_once(' '));
+            let (_, others_access) = others_access.unwrap_or_default();
+            let access: String = access
+                .chars()
+                .filter(|kind| !others_access.contains(*kind))
+                .collect();
+            if !access.is_empty() {
+                rest.push(format!("{devices} {access}"));
+            }
+        }
+        rest
+    };
     Transition {
-        first_allow: wanted.iter().filter(is_new).cloned().collect(),
-        allow_again: wanted.iter().filter(is_touched).cloned().collect(),
-        then_deny,
+        first_allow: beyond(&wanted, &current),
+        then_deny: beyond(&current, &wanted),
     }
 }
 
@@ -105,7 +124,10 @@ fn write_lines(dir: &Path, file: &str, lines: &[String]) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use bundles::config::linux::resources::DeviceKind;
+
     use super::*;
+    use crate::cgroups::device_rules::{MKNOD, READ, WRITE};
 
     fn list(lines: &[&str]) -> Vec<String> {
         lines.iter().map(|line| (*line).to_owned()).collect()
@@ -113,21 +135,26 @@ mod tests {
 
     #[test]
     fn a_change_allows_before_it_denies() {
-        let written = |current: &str, wanted: &[&str]| {
-            let found = transition(current, &list(wanted));
-            [found.first_allow, found.then_deny, found.allow_again]
+        let exception = |major, access| Exception {
+            kind: DeviceKind::Char,
+            major: Some(major),
+            minor: None,
+            access,
         };
-        let current = "c 1:3 rwm\nb *:* m\n";
-        let nothing = [list(&[]), list(&[]), list(&[])];
-        assert_eq!(written(current, &["b *:* m", "c 1:3 rwm"]), nothing);
-        let other = [
-            list(&["c 1:5 r"]),
-            list(&["c 1:3 rwm", "b *:* m"]),
-            list(&[]),
-        ];
-        assert_eq!(written(current, &["c 1:5 r"]), other);
-        // The new line widens nothing, and goes with the old one: so it is written again.
-        let less = [list(&["c 1:3 m"]), list(&["c 1:3 rwm"]), list(&["c 1:3 m"])];
-        assert_eq!(written("c 1:3 rwm\n", &["c 1:3 m"]), less);
+        let written = |current: &str, wanted: &[Exception]| {
+            let found = transition(current, wanted);
+            (found.first_allow, found.then_deny)
+        };
+        let current = "c 1:* rwm\nb *:* m\n";
+        let other = (list(&["c 2:* r"]), list(&["c 1:* rwm", "b *:* m"]));
+        assert_eq!(written(current, &[exception(2, READ)]), other);
+        // Of the same devices only what differs is touched.
+        let less = (list(&[]), list(&["c 1:* rw"]));
+        assert_eq!(written("c 1:* rwm\n", &[exception(1, MKNOD)]), less);
+        let shifted = (list(&["c 1:* w"]), list(&["c 1:* m"]));
+        let wanted = [exception(1, READ | WRITE)];
+        assert_eq!(written("c 1:* rm\n", &wanted), shifted);
+        let same = (list(&[]), list(&[]));
+        assert_eq!(written("c 1:* rw\n", &wanted), same);
     }
 }

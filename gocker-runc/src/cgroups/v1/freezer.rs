@@ -47,6 +47,19 @@ pub(in crate::cgroups) fn thaw(dir: &Path) -> Result<(), Error> {
     write(dir, "THAWED")
 }
 
+/// Makes a change that no process of the cgroup may see half done.
+pub(super) fn while_frozen(
+    dir: &Path,
+    change: impl FnOnce() -> Result<(), Error>,
+) -> Result<(), Error> {
+    if is_frozen(dir)? {
+        return change();
+    }
+    freeze(dir)?;
+    let changed = change();
+    changed.and(tree::ignore_gone(thaw(dir)))
+}
+
 /// Whether `dir` itself was told to freeze; a parent's freezing is not the container's.
 pub(in crate::cgroups) fn is_frozen(dir: &Path) -> Result<bool, Error> {
     let path = dir.join("freezer.self_freezing");

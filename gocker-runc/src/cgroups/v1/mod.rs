@@ -186,10 +186,30 @@ impl Hierarchies {
         self.dir("devices").map_or(Ok(()), set)
     }
 
-    pub(super) fn update(&self, resources: &Resources) -> Result<(), Error> {
-        self.set_limits(resources)?;
-        let update = |dir| devices::update(dir, &resources.devices);
-        self.dir("devices").map_or(Ok(()), update)
+    /// `tell_systemd` comes first, where systemd has made the cgroup.
+    pub(super) fn update(
+        &self,
+        resources: &Resources,
+        tell_systemd: Option<impl FnOnce() -> Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let devices = self
+            .dir("devices")
+            .filter(|_| !resources.devices.is_empty());
+        // systemd denies all before it allows again.
+        let is_reset = match devices {
+            None => false,
+            Some(_) if tell_systemd.is_some() => true,
+            Some(dir) => devices::is_reset(dir, &resources.devices)?,
+        };
+        let change = || {
+            tell_systemd.map_or(Ok(()), |tell| tell())?;
+            self.set_limits(resources)?;
+            devices.map_or(Ok(()), |dir| devices::update(dir, &resources.devices))
+        };
+        match self.dir("freezer").filter(|_| is_reset) {
+            Some(freezer) => freezer::while_frozen(freezer, change),
+            None => change(),
+        }
     }
 
     fn set_limits(&self, resources: &Resources) -> Result<(), Error> {
