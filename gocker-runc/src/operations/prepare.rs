@@ -60,11 +60,21 @@ pub(super) struct Prepared {
 /// # Errors
 /// The id is taken; the field that cannot be served.
 pub(super) fn prepare(request: &Request<'_>) -> anyhow::Result<Prepared> {
-    // A duplicate is told as one, whatever else is wrong with it; that two callers at once do
-    // not both succeed is seen to when the directory is made.
-    if state_dir::existing(request.root, request.id).is_ok() {
-        return Err(state_dir::Error::Exists.into());
+    check_id_is_free(request)?;
+    // Who has lost a race may have come upon the winner's cgroup.
+    plan(request).map_err(|error| check_id_is_free(request).err().unwrap_or(error))
+}
+
+/// A duplicate is told as one, whatever else is wrong with it; that two callers at once do not both
+/// succeed is seen to when the directory is made.
+fn check_id_is_free(request: &Request<'_>) -> anyhow::Result<()> {
+    match state_dir::existing(request.root, request.id) {
+        Ok(_) => Err(state_dir::Error::Exists.into()),
+        Err(_) => Ok(()),
     }
+}
+
+fn plan(request: &Request<'_>) -> anyhow::Result<Prepared> {
     crate::container::id::check(request.id)?;
     let (bundle, mut config) = read(request)?;
     let state_dir = request.root.join(request.id);
