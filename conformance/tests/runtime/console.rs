@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use conformance::host::is_root;
-use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
+use conformance::{Output, TestBundle, needs, peer_differs, run_command, wait_until};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -19,6 +19,23 @@ use serde_json::json;
 
 pub(super) fn with_terminal(script: &str) -> TestBundle {
     TestBundle::shell(script).set("/process/terminal", json!(true))
+}
+
+/// `run` on a terminal of script(1)'s, to the end.
+pub(super) fn run_in_script(bundle: &TestBundle) -> Output {
+    let command = bundle.runtime();
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let path = bundle.path();
+    let line = format!(
+        "{} run --bundle {} {}",
+        words.join(" "),
+        path.display(),
+        bundle.id()
+    );
+    run_command(Command::new("script").args(["-qec", &line, "/dev/null"]))
 }
 
 /// What a foreground run wrote to a terminal of this size.

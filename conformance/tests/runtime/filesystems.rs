@@ -1,6 +1,5 @@
 //! Roots and volumes on filesystems of disks: config.md#root, config.md#linux-mount-options.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::process::Command;
 use conformance::host::{enter_private_mounts, is_root, set_propagation};
 use conformance::test_bundle::make_rootfs;
 use conformance::{Kind, TestBundle, needs, peer_differs, run_command, runtime};
-use nix::mount::MsFlags;
+use nix::mount::{MsFlags, mount};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -127,23 +126,25 @@ fn a_root_that_cannot_be_pivoted_takes_no_pivot() {
     bundle.write_config();
     let host = bundle.scratch().join("host");
     fs::create_dir(&host).expect("mkdir");
-    let mount = |args: &[&OsStr]| {
-        run_command(Command::new("mount").args(args))
-            .success()
-            .len()
+    let none = None::<&str>;
+    mount(Some("x"), &host, Some("tmpfs"), MsFlags::empty(), none).expect("mount");
+    let bind = |from: &Path, to: &Path| {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        mount(Some(from), to, none, flags, none).expect("bind");
     };
-    mount(&["-t".as_ref(), "tmpfs".as_ref(), "x".as_ref(), host.as_ref()]);
     for name in [
         "usr", "lib", "lib64", "bin", "proc", "sys", "dev", "tmp", "etc", "run",
     ] {
         let (from, to) = (Path::new("/").join(name), host.join(name));
         if from.exists() {
             fs::create_dir(&to).expect("mkdir");
-            mount(&["--rbind".as_ref(), from.as_ref(), to.as_ref()]);
+            bind(&from, &to);
         }
     }
+    let program = host.join("runtime");
+    File::create(&program).expect("create");
+    bind(&runtime().program, &program);
     set_propagation(Path::new("/"), MsFlags::MS_SHARED);
-    fs::copy(&runtime().program, host.join("runtime")).expect("copy the runtime");
     let call = |options: &[&str]| {
         let mut command = Command::new("chroot");
         command

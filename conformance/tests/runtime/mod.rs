@@ -50,6 +50,7 @@ mod scheduling;
 mod seccomp;
 mod seccomp_notify;
 mod security;
+mod security_exec;
 mod signals;
 mod sockets;
 mod state_places;

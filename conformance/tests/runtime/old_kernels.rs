@@ -13,6 +13,8 @@ use conformance::{Output, TestBundle, gocker_only, needs};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
+use super::console::{run_in_script, with_terminal};
+
 /// A container that uses most of what is about mounts, and tells what it sees.
 fn demanding() -> TestBundle {
     let script = "cat /proc/self/mountinfo; echo ==; cat /etc/bound /volume/file /copied/file
@@ -211,20 +213,8 @@ fn a_container_lives_its_life_without_the_newer_calls() {
 fn a_terminal_comes_without_the_newer_calls() {
     needs!(is_root(), "needs root");
     gocker_only!();
-    let bundle = TestBundle::shell("tty; stat -c %t:%T /dev/console; readlink /proc/self/fd/0")
-        .set("/process/terminal", json!(true));
-    let run = || {
-        let mut command = std::process::Command::new("script");
-        let line = format!(
-            "{} --root {} run --bundle {} {}",
-            conformance::runtime().program.display(),
-            bundle.state_root().display(),
-            bundle.path().display(),
-            bundle.id()
-        );
-        bundle.write_config();
-        conformance::run_command(command.args(["-qec", &line, "/dev/null"]))
-    };
+    let bundle = with_terminal("tty; stat -c %t:%T /dev/console; readlink /proc/self/fd/0");
+    let run = || run_in_script(&bundle);
     let expected = run();
     let output = without(&newer_calls(), Answer::NoSuchCall, run);
     // What script itself writes comes before; the end of its own input is echoed at any place.

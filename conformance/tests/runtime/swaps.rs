@@ -15,6 +15,8 @@ use conformance::{Output, TestBundle, needs, peer_differs};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 
+use super::console::{run_in_script, with_terminal};
+
 /// How long each attack goes on.
 const DURATION: Duration = Duration::from_secs(3);
 
@@ -31,7 +33,17 @@ impl Drop for Stop<'_> {
 
 /// Swaps two names all the time, while containers are run of the bundle: with all system calls,
 /// and without those that older kernels lack.
-fn race(bundle: &TestBundle, names: [&Path; 2], mut judge: impl FnMut(&Output)) {
+fn race(bundle: &TestBundle, names: [&Path; 2], judge: impl FnMut(&Output)) {
+    race_with(bundle, names, TestBundle::run, judge);
+}
+
+/// The same, with containers run as `run` does it.
+fn race_with(
+    bundle: &TestBundle,
+    names: [&Path; 2],
+    run: fn(&TestBundle) -> Output,
+    mut judge: impl FnMut(&Output),
+) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stop = Stop(&stop);
@@ -45,10 +57,8 @@ fn race(bundle: &TestBundle, names: [&Path; 2], mut judge: impl FnMut(&Output)) 
         let end = Instant::now() + DURATION;
         while Instant::now() < end {
             // It may fail, at any step; it may not reach out.
-            judge(&bundle.run());
-            judge(&without(&newer_calls(), Answer::NoSuchCall, || {
-                bundle.run()
-            }));
+            judge(&run(bundle));
+            judge(&without(&newer_calls(), Answer::NoSuchCall, || run(bundle)));
         }
     });
     bundle.assert_nothing_left();
@@ -159,9 +169,10 @@ fn a_swapped_mount_point_mounts_nothing_outside() {
     symlink("/", volume.join("link")).expect("symlink");
     let mut bundle = bundle.mount(json!({"destination": "/volume", "type": "bind",
         "source": volume, "options": ["bind"]}));
-    for _ in 0..6 {
+    // Mounted by either of the kernel's ways, and finished at once or later.
+    for option in ["rw", "ro", "iversion", "rw", "ro", "iversion"] {
         bundle = bundle.mount(json!({"destination": "/volume/point", "type": "tmpfs",
-            "source": "attack"}));
+            "source": "attack", "options": [option]}));
     }
     race(
         &bundle,
@@ -203,6 +214,17 @@ fn a_swapped_path_is_not_masked_protected_or_copied_from_the_host() {
     });
 }
 
+/// Takes away what the configuration mounts on /dev: the rootfs has its own.
+fn without_dev(bundle: TestBundle) -> TestBundle {
+    bundle.edit(|config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| {
+            let place = mount["destination"].as_str().expect("a path");
+            !place.starts_with("/dev")
+        });
+    })
+}
+
 /// CVE-2026-41579, CVE-2025-52565: the nodes and links of /dev are made while /dev is swapped.
 #[test]
 fn a_swapped_dev_makes_nothing_on_the_host() {
@@ -212,16 +234,25 @@ fn a_swapped_dev_makes_nothing_on_the_host() {
     let canary = Canary::new(&bundle);
     let link = bundle.rootfs().join("link");
     symlink(&canary.directory, &link).expect("symlink");
-    let bundle = bundle.edit(|config| {
-        let mounts = config["mounts"].as_array_mut().expect("mounts");
-        mounts.retain(|mount| {
-            !mount["destination"]
-                .as_str()
-                .expect("a path")
-                .starts_with("/dev")
-        });
-    });
+    let bundle = without_dev(bundle);
     race(&bundle, [&bundle.rootfs().join("dev"), &link], |output| {
+        canary.assert_untouched(output);
+    });
+}
+
+/// CVE-2025-52565: the terminal is laid at /dev/console while /dev is swapped, and the file that
+/// is made there.
+#[test]
+fn a_swapped_dev_takes_no_terminal_to_the_host() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "Debian's fall for it");
+    let bundle = with_terminal("echo x > /dev/console");
+    let canary = Canary::new(&bundle);
+    let link = bundle.rootfs().join("link");
+    symlink(&canary.directory, &link).expect("symlink");
+    let bundle = without_dev(bundle);
+    let names = [bundle.rootfs().join("dev"), link];
+    race_with(&bundle, [&names[0], &names[1]], run_in_script, |output| {
         canary.assert_untouched(output);
     });
 }
