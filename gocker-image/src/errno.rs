@@ -80,8 +80,14 @@ impl Cause {
     /// Whether the file system, or a quota on it, is full.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self.errno(), Some(Errno::ENOSPC | Errno::EDQUOT))
+        self.errno().is_some_and(means_full)
     }
+}
+
+/// Whether it says that the file system, or a quota on it, is full.
+#[must_use]
+pub fn means_full(errno: Errno) -> bool {
+    matches!(errno, Errno::ENOSPC | Errno::EDQUOT)
 }
 
 impl From<Errno> for Cause {
@@ -121,6 +127,16 @@ impl fmt::Display for Cause {
 }
 
 impl std::error::Error for Cause {}
+
+/// The errno, if `cause` is what a system call said.
+#[must_use]
+pub fn errno_of(cause: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let said = cause.downcast_ref::<Cause>().and_then(Cause::errno);
+    said.or_else(|| {
+        let error = cause.downcast_ref::<io::Error>()?;
+        error.raw_os_error().map(Errno::from_raw)
+    })
+}
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use crate::errno::{Cause, errno_of};
 use crate::operations;
 
 /// Parses the command line. What is wrong with it is said in one line, and the
@@ -71,13 +72,22 @@ pub fn finish(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
             .is_some_and(|output| output.0.kind() == io::ErrorKind::BrokenPipe)
     };
     if !error.chain().any(is_broken_pipe) {
-        let mut text = format!("{program}: {error:#}\n");
+        let mut text = format!("{program}: {}\n", in_one_line(&error));
         if let Some(hint) = operations::hint(&error) {
             text.push_str(&format!("hint: {hint}\n"));
         }
         say(&text);
     }
     ExitCode::FAILURE
+}
+
+/// The whole chain, what the kernel said in the same words wherever it came from.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let causes = error.chain().map(|cause| match errno_of(cause) {
+        Some(errno) => Cause::from(errno).to_string(),
+        None => cause.to_string(),
+    });
+    causes.collect::<Vec<_>>().join(": ")
 }
 
 /// One line about something that is no failure.

@@ -39,7 +39,7 @@ mod verify;
 use anyhow::Context as _;
 
 use crate::digest::Digest;
-use crate::errno::Cause;
+use crate::errno::{errno_of, means_full};
 use crate::loop_device::LoopError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
@@ -137,8 +137,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<LoopError>() {
             return error.hint().map(str::to_owned);
         }
-        let is_full = cause.downcast_ref::<Cause>().is_some_and(Cause::is_full);
-        is_full.then(|| FULL_HINT.to_owned())
+        errno_of(cause)
+            .is_some_and(means_full)
+            .then(|| FULL_HINT.to_owned())
     })
 }
 
@@ -156,7 +157,7 @@ fn registry_error<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'
 fn is_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(StoreError::Full { .. }))
-            || cause.downcast_ref::<Cause>().is_some_and(Cause::is_full)
+            || errno_of(cause).is_some_and(means_full)
     })
 }
 
