@@ -71,7 +71,15 @@ pub(super) fn unpack_layers<'a>(
             fetched: 0,
         },
     };
-    work.run(layers, open)
+    let unpacked = work.run(layers, open);
+    if unpacked.is_err() {
+        let mut in_hand = lock(in_hand);
+        // The draft went with whoever worked on it. The layer below must not stay in hand, for it
+        // is locked; if it cannot be recorded now, the next sweep removes it.
+        in_hand.draft = None;
+        drop(in_hand.record_settled(store));
+    }
+    unpacked
 }
 
 impl<'a> Work<'a> {
@@ -132,14 +140,20 @@ pub(super) struct InHand<'a> {
 }
 
 impl InHand<'_> {
-    /// Records what is complete and removes what is not.
-    pub(super) fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
+    /// Records the layer that is complete, if there is one.
+    fn record_settled(&mut self, store: &Store) -> anyhow::Result<()> {
         if let Some((settled, record)) = self.settled.take() {
             store.sync()?;
             let blob = record.blob.clone();
             settled.record(record)?;
             store.remove_partial(&blob)?;
         }
+        Ok(())
+    }
+
+    /// Records what is complete and removes what is not.
+    pub(super) fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
+        self.record_settled(store)?;
         if let Some(chain_id) = self.draft.take() {
             store.abandon_draft(&chain_id)?;
         }

@@ -239,9 +239,17 @@ impl<'store> Draft<'store> {
         let path = self.store.layer_path(&made.chain_id);
         let name = layout::name(&made.chain_id);
         let draft = path.with_file_name(format!("{}{name}", layout::UNFINISHED));
-        fs::rename(&draft, &path).map_err(|error| CallError::new("rename", &path, error))?;
-        btrfs::set_access(root.as_fd(), Access::ReadOnly)?;
         let store = self.store;
+        let renamed = fs::rename(&draft, &path);
+        let settled = renamed
+            .map_err(|error| CallError::new("rename", &path, error))
+            .and_then(|()| btrfs::set_access(root.as_fd(), Access::ReadOnly));
+        if let Err(error) = settled {
+            // What is left of a failure here, the next sweep removes.
+            drop(root);
+            drop(store.remove_layer_files(&name));
+            return Err(error.into());
+        }
         Ok(Settled { store, made })
     }
 }
