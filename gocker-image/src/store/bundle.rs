@@ -103,7 +103,16 @@ impl Store {
         let Some(record) = self.bundle(id)? else {
             return Err(StoreError::NoBundle(id.to_string()));
         };
-        self.remove_bundle_files(id)?;
+        // Whoever is killed from here on leaves a bundle without a record, which the next sweep
+        // removes. If its root is in use, it is a bundle again.
+        let directory = self.path.join("bundles").join(id.as_str());
+        let path = directory.join(layout::BUNDLE_RECORD);
+        let going = directory.join(format!("{}{}", layout::UNFINISHED, layout::BUNDLE_RECORD));
+        rename(&path, &going)?;
+        if let Err(error) = self.remove_bundle_files(id) {
+            rename(&going, &path)?;
+            return Err(error);
+        }
         Ok(record)
     }
 
@@ -113,8 +122,8 @@ impl Store {
     }
 
     /// Removes whatever there is of the bundle `id`: the root first, since that
-    /// alone can fail while a container uses it, and then the record with the
-    /// directory. The lock is held.
+    /// alone can fail while a container uses it, and then the directory. The
+    /// lock is held.
     pub(super) fn remove_bundle_files(&self, id: &BundleId) -> Result<bool, StoreError> {
         let directory = self.path.join("bundles").join(id.as_str());
         let Ok(dir) = File::open(&directory) else {
@@ -130,6 +139,10 @@ impl Store {
             _ => Ok(true),
         }
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CallError> {
+    fs::rename(from, to).map_err(|error| CallError::new("rename", to, error))
 }
 
 /// The name of a bundle's lock.
