@@ -39,6 +39,12 @@ impl Call {
     pub fn kill_before(&self) -> String {
         format!("inject={}:signal=KILL:when={}", self.name, self.nth)
     }
+
+    /// What has strace(1) fail this call, which the kernel does not see then.
+    #[must_use]
+    pub fn fail_with(&self, errno: &str) -> String {
+        format!("inject={}:error={errno}:when={}", self.name, self.nth)
+    }
 }
 
 /// The calls in what `strace -o FILE` has written, with their lines; of `strace -f`, too.

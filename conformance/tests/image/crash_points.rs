@@ -1,5 +1,6 @@
-//! kill -9 of a command before every system call by which it changes something, one at a time. What
-//! it leaves is swept by the next command, which works as if nothing had been.
+//! kill -9 of a command before every system call by which it changes something, one at a time, and
+//! each of these calls with no space left. What is left is swept by the next command, which works as
+//! if nothing had been.
 //!
 //! `GOCKER_CRASH_POINTS=N` tries about N instants of each command instead of the usual number.
 
@@ -10,10 +11,11 @@ use conformance::command::run_command;
 use conformance::crash_points::{Call, calls_in, has_strace, points};
 use conformance::images::{Compression, Entry, Image, ImageBuilder, Layer};
 use conformance::tree::{self, Tree};
-use conformance::{HostileRegistry, StoreRoot, needs};
+use conformance::{HostileRegistry, Output, StoreRoot, needs};
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
-use super::{made_store, state};
+use super::{assert_undamaged, made_store, state};
 
 /// The calls that are looked at: all by which a command can change something.
 const CALLS: &str = "trace=mkdir,mkdirat,openat,write,pwrite64,linkat,rename,renameat,renameat2,\
@@ -58,11 +60,16 @@ fn changes_of(store: &StoreRoot, args: &[&str]) -> Vec<(Call, String)> {
         .collect()
 }
 
+/// Runs the command under strace(1), which does something at one of its calls.
+#[track_caller]
+fn run_injected(store: &StoreRoot, args: &[&str], inject: &str) -> Output {
+    let options = ["-f", "-o", "/dev/null", "-e", inject];
+    run_command(&mut store.traced(&options, args))
+}
+
 /// Runs the command and has it killed before the call. Says whether it was.
 fn run_killed(store: &StoreRoot, args: &[&str], call: &Call) -> bool {
-    let inject = call.kill_before();
-    let options = ["-f", "-o", "/dev/null", "-e", &inject];
-    let output = run_command(&mut store.traced(&options, args));
+    let output = run_injected(store, args, &call.kill_before());
     output.code() == 128 + Signal::SIGKILL as i32
 }
 
@@ -84,7 +91,9 @@ fn kill_before_each_change(
         tried += 1;
         // Another thread may have fewer calls of the name this time.
         killed += usize::from(run_killed(store, args, call));
-        after(&format!("a kill before {} {line}", call.nth));
+        let what = format!("a kill before {} {line}", call.nth);
+        assert_undamaged(store, &what);
+        after(&what);
     }
     assert!(2 * killed > tried, "killed {killed} times of {tried}");
 }
@@ -167,6 +176,9 @@ impl Scene {
         let layers = layers(&self.store);
         let found = tree::differences(("after", &layers), ("undisturbed", &self.layers));
         assert_eq!(found, Vec::<String>::new(), "pulled after {after}");
+        let fsck = self.store.run(&["fsck", "--format", "json"]);
+        let report: Value = serde_json::from_str(fsck.success()).unwrap();
+        assert_eq!(report["findings"], json!([]), "pulled after {after}");
     }
 
     /// Removes all; then the store holds nothing.
@@ -215,6 +227,7 @@ fn the_first_pull_killed_before_any_change_is_done_again() {
     for (call, line) in calls.iter().step_by(step) {
         let store = StoreRoot::new().unwrap();
         run_killed(&store, &args, call);
+        assert_undamaged(&store, line);
         store.run(&args).success();
         assert_eq!(state(&store), scene.pulled, "after a kill before {line}");
         let devices = store.loop_devices();
@@ -278,6 +291,52 @@ fn unbundle_killed_before_any_change_is_done_again() {
         scene.store.run(&["unbundle", "one"]);
         scene.run(&["ls"]);
         scene.run(&["prune"]);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+    });
+}
+
+/// Fails each change of the command with ENOSPC, one at a time: it says so, or manages without.
+fn fail_each_change(scene: &Scene, args: &[&str], after: &dyn Fn(&str)) {
+    let mut calls = changes_of(&scene.store, args);
+    // Other threads write to pipes, which are never full so; `full_disk` has those of files.
+    calls.retain(|(call, _)| call.name != "write");
+    after("a whole run");
+    let (mut tried, mut failed) = (0, 0);
+    for (call, line) in calls.iter().step_by(calls.len().div_ceil(points(POINTS))) {
+        let output = run_injected(&scene.store, args, &call.fail_with("ENOSPC"));
+        tried += 1;
+        if output.code() != 0 {
+            let said = output.one_line_failure();
+            assert!(said.contains("no space left on device"), "{line}: {output}");
+            failed += 1;
+        }
+        let what = format!("no space for {} {line}", call.nth);
+        assert_undamaged(&scene.store, &what);
+        after(&what);
+    }
+    assert!(2 * failed > tried, "failed {failed} times of {tried}");
+}
+
+#[test]
+fn a_pull_without_space_for_any_change_says_so_and_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.assert_clears("a whole pull");
+    let args = ["pull", "--quiet", &scene.reference];
+    fail_each_change(&scene, &args, &|after| {
+        scene.assert_pulls(after);
+        scene.assert_clears(after);
+    });
+}
+
+#[test]
+fn a_bundle_without_space_for_any_change_is_not_made() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let args = ["bundle", &scene.reference, "--name", "one"];
+    fail_each_change(&scene, &args, &|after| {
+        // It was made all the same, or there is none.
+        scene.store.run(&["unbundle", "one"]);
         assert_eq!(state(&scene.store), scene.pulled, "after {after}");
     });
 }

@@ -9,7 +9,7 @@ use conformance::hostile::Delivery;
 use conformance::images::{Compression, Entry, Image, ImageBuilder, Layer};
 
 use super::resume::next;
-use super::{made_store, state};
+use super::{assert_undamaged, made_store, state};
 
 /// Registries that are asked at once, most of the time by clients that pause.
 const REGISTRIES: u64 = 8;
@@ -83,6 +83,7 @@ fn pull_through_cuts(number: u64) {
             store.run(&["prune"]).success();
             assert_eq!(state(&store), empty, "{number}: {turn}");
         } else {
+            assert_undamaged(&store, &format!("{number}: {turn}"));
             let line = output.one_line_failure();
             assert!(line.contains(server.host()), "{line}");
             assert!(!is_over, "{number}: nothing is broken any more: {output}");

@@ -109,6 +109,13 @@ fn assert_unchanged(store: &StoreRoot, before: &(Vec<String>, Vec<String>)) {
     assert_eq!(before.1, after.1, "subvolumes of the store");
 }
 
+/// Asserts that fsck finds no damage in a store, though it may find leftovers.
+#[track_caller]
+fn assert_undamaged(store: &StoreRoot, after: &str) {
+    let output = store.run(&["fsck"]);
+    assert_eq!(output.code(), 0, "after {after}: {output}");
+}
+
 /// All files, directories and subvolumes of a store.
 fn state(store: &StoreRoot) -> (Vec<String>, Vec<String>) {
     (store.inventory().unwrap(), store.subvolumes().unwrap())
