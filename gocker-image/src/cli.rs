@@ -8,7 +8,7 @@ use crate::commands::{CommitArgs, DiffArgs, FsckArgs, HistoryArgs, PushArgs, Tag
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
-use crate::store::BundleId;
+use crate::store::{Backing, BundleId};
 
 /// Pulls OCI and Docker images into btrfs subvolumes and makes runnable bundles
 /// of them.
@@ -35,6 +35,18 @@ pub struct GlobalArgs {
     /// Size of the file system that is made in a sparse file where DIR is not on btrfs
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) loop_size: Option<u64>,
+    /// How layers and bundles are kept: on btrfs, made in a sparse file where DIR is on none; as
+    /// copies, which share blocks where the file system can; or as a store does already, and a
+    /// new one as it can
+    #[arg(
+        long,
+        global = true,
+        value_name = "auto|btrfs|copy",
+        default_value = "auto",
+        hide_default_value = true,
+        value_parser = parse_backing
+    )]
+    pub(crate) backing: Backing,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
@@ -316,6 +328,16 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .and_then(|count| count.checked_mul(1 << shift))
         .filter(|bytes| *bytes > 0 && i64::try_from(*bytes).is_ok())
         .ok_or_else(|| "write a number of bytes, or one with k, m, g or t behind".to_owned())
+}
+
+/// Reads how trees may be kept.
+fn parse_backing(text: &str) -> Result<Backing, String> {
+    match text {
+        "auto" => Ok(Backing::Auto),
+        "btrfs" => Ok(Backing::Btrfs),
+        "copy" => Ok(Backing::Copy),
+        _ => Err("there are auto, btrfs and copy".to_owned()),
+    }
 }
 
 /// Reads the two networks that there are.

@@ -62,6 +62,9 @@ pub enum LoopError {
         /// What it said, on one line.
         message: String,
     },
+    /// There are no loop devices, or they are not for this user.
+    #[error(transparent)]
+    NoDevice(CallError),
     /// The size that was asked for is too small.
     #[error("a btrfs file system of {0} bytes is too small: it needs {LEAST_BYTES}")]
     TooSmall(u64),
@@ -78,6 +81,20 @@ pub enum LoopError {
 }
 
 impl LoopError {
+    /// Whether something is missing here that a loop-backed store takes, in itself and not for
+    /// want of space.
+    #[must_use]
+    pub fn is_lack(&self) -> bool {
+        match self {
+            Self::NoMkfs(_) | Self::NoDevice(_) => true,
+            Self::Mount { source, .. } => matches!(
+                source.errno(),
+                Some(Errno::ENODEV | Errno::EPERM | Errno::EACCES)
+            ),
+            _ => false,
+        }
+    }
+
     /// What a user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -86,11 +103,13 @@ impl LoopError {
             Self::Mount { source, .. } if source.errno() == Some(Errno::ENODEV) => {
                 Some("this kernel has no btrfs: modprobe btrfs")
             }
-            Self::Call(error) | Self::Mount { source: error, .. } => match error.errno() {
-                Some(Errno::EPERM | Errno::EACCES) => Some("mounting needs root"),
-                Some(Errno::ENOSPC) => Some("free some space, or choose another --root"),
-                _ => None,
-            },
+            Self::Call(error) | Self::NoDevice(error) | Self::Mount { source: error, .. } => {
+                match error.errno() {
+                    Some(Errno::EPERM | Errno::EACCES) => Some("mounting needs root"),
+                    Some(Errno::ENOSPC) => Some("free some space, or choose another --root"),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -127,37 +146,48 @@ pub fn provide(
     if is_mounted(root, &target)? {
         return Ok(target);
     }
-    if !file.exists() {
-        let size = make(root, &file, size_bytes)?;
-        announce(&format!(
-            "{} is not on btrfs: made {} (sparse, up to {}), mounted at {}",
-            root.display(),
-            file.display(),
-            in_words(size),
-            target.display()
-        ));
+    if file.exists() {
+        mount_file(&file, &target)?;
+        return Ok(target);
     }
-    match DirBuilder::new().mode(0o700).create(&target) {
+    let size = make(root, &file, size_bytes)?;
+    if let Err(error) = mount_file(&file, &target) {
+        // nothing is in it yet, and the next command may go about it otherwise
+        drop((fs::remove_file(&file), fs::remove_dir(&target)));
+        return Err(error);
+    }
+    announce(&format!(
+        "{} is not on btrfs: made {} (sparse, up to {}), mounted at {}",
+        root.display(),
+        file.display(),
+        in_words(size),
+        target.display()
+    ));
+    Ok(target)
+}
+
+/// Mounts the formatted `file` at the directory `target`, which is made if it is missing.
+fn mount_file(file: &Path, target: &Path) -> Result<(), LoopError> {
+    match DirBuilder::new().mode(0o700).create(target) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(CallError::new("mkdir", &target, error).into());
+            return Err(CallError::new("mkdir", target, error).into());
         }
         _ => {}
     }
-    let device = attach(&file)?;
+    let device = attach(file)?;
     // No nosuid and no nodev: container root file systems inherit the flags.
     mount(
         Some(&device.path),
-        &target,
+        target,
         Some("btrfs"),
         MsFlags::MS_NOATIME,
         Some("discard=async"),
     )
     .map_err(|errno| LoopError::Mount {
         source: CallError::new("mount", &device.path, errno),
-        file,
-        target: target.clone(),
-    })?;
-    Ok(target)
+        file: file.to_owned(),
+        target: target.to_owned(),
+    })
 }
 
 /// Unmounts the store of `root`. The file stays.
@@ -265,7 +295,7 @@ struct Device {
 }
 
 /// Attaches `file` to a free loop device, or finds the one that has it.
-fn attach(file: &Path) -> Result<Device, CallError> {
+fn attach(file: &Path) -> Result<Device, LoopError> {
     let backing = open(file, OpenOptions::new().read(true).write(true))?;
     if let Some(device) = find_attached(&backing)? {
         return Ok(device);
@@ -273,13 +303,16 @@ fn attach(file: &Path) -> Result<Device, CallError> {
     let control = open(
         Path::new("/dev/loop-control"),
         OpenOptions::new().read(true).write(true),
-    )?;
+    )
+    .map_err(LoopError::NoDevice)?;
     loop {
         // SAFETY: the call takes no pointer.
         let number = unsafe { raw::ctl_get_free(control.as_raw_fd()) }
-            .map_err(|errno| CallError::new("LOOP_CTL_GET_FREE", "/dev/loop-control", errno))?;
+            .map_err(|errno| CallError::new("LOOP_CTL_GET_FREE", "/dev/loop-control", errno))
+            .map_err(LoopError::NoDevice)?;
         let path = PathBuf::from(format!("/dev/loop{number}"));
-        let device = open(&path, OpenOptions::new().read(true).write(true))?;
+        let device =
+            open(&path, OpenOptions::new().read(true).write(true)).map_err(LoopError::NoDevice)?;
         let config = Config::new(&backing);
         // SAFETY: the kernel reads `config` during the call; the descriptor in
         // it stays open until the call returns.
@@ -291,7 +324,7 @@ fn attach(file: &Path) -> Result<Device, CallError> {
                 });
             }
             Err(Errno::EBUSY) => {} // someone else was quicker
-            Err(errno) => return Err(CallError::new("LOOP_CONFIGURE", path, errno)),
+            Err(errno) => return Err(CallError::new("LOOP_CONFIGURE", path, errno).into()),
         }
     }
 }

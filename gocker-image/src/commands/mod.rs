@@ -81,6 +81,7 @@ impl Context {
         let options = Options {
             root: global.root,
             loop_bytes: global.loop_size,
+            backing: global.backing,
         };
         Self {
             program,

@@ -11,7 +11,6 @@ use super::blob::Flush;
 use super::lock::Lock;
 use super::record::BundleRecord;
 use super::{BundleId, Store, StoreError, blob, layout, make_dir};
-use crate::btrfs::{self, Access};
 use crate::digest::Digest;
 use crate::errno::CallError;
 
@@ -50,10 +49,10 @@ impl Store {
         let dir = File::open(&directory).map_err(|e| CallError::new("open", &directory, e))?;
         let name = OsStr::new(ROOTFS);
         let rootfs = match top {
-            None => btrfs::create_subvolume(dir.as_fd(), name),
+            None => self.trees.create(dir.as_fd(), name),
             Some(top) => {
                 let source = self.open_layer(top)?;
-                btrfs::snapshot(source.as_fd(), dir.as_fd(), name, Access::Writable)
+                self.trees.copy(source.as_fd(), dir.as_fd(), name)
             }
         };
         let rootfs = match rootfs {
@@ -129,9 +128,7 @@ impl Store {
         let Ok(dir) = File::open(&directory) else {
             return Ok(false);
         };
-        if btrfs::exists(dir.as_fd(), OsStr::new(ROOTFS))? {
-            btrfs::delete_subvolume(dir.as_fd(), OsStr::new(ROOTFS))?;
-        }
+        self.trees.remove(dir.as_fd(), OsStr::new(ROOTFS))?;
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(CallError::new("rmdir", &directory, error).into())

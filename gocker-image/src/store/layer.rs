@@ -24,7 +24,6 @@ use super::blob::Flush;
 use super::lock::Lock;
 use super::record::LayerRecord;
 use super::{LOW_BYTES, Store, StoreError, blob, layout};
-use crate::btrfs::{self, Access};
 use crate::digest::Digest;
 use crate::errno::CallError;
 
@@ -105,8 +104,8 @@ impl Store {
         }
     }
 
-    /// Begins a layer: a snapshot of `parent`, which is settled or recorded, or
-    /// an empty subvolume.
+    /// Begins a layer: a copy of `parent`, which is settled or recorded, or
+    /// an empty tree.
     ///
     /// # Errors
     /// When the file system is full.
@@ -121,7 +120,7 @@ impl Store {
         let layers = self.open_dir("layers")?;
         let root = match parent {
             None => {
-                let root = btrfs::create_subvolume(layers.as_fd(), &draft)?;
+                let root = self.trees.create(layers.as_fd(), &draft)?;
                 // Most images do not describe their root; it is of no date then.
                 let epoch = TimeSpec::new(0, 0);
                 futimens(&root, &epoch, &epoch)
@@ -130,7 +129,9 @@ impl Store {
             }
             Some(parent) => {
                 let source = self.open_layer(parent)?;
-                btrfs::snapshot(source.as_fd(), layers.as_fd(), &draft, Access::Writable)?
+                let root = self.trees.copy(source.as_fd(), layers.as_fd(), &draft)?;
+                self.trees.commit_source(layers.as_fd())?;
+                root
             }
         };
         Ok(Draft {
@@ -156,7 +157,8 @@ impl Store {
         let name = layout::name(&to_make.chain_id);
         let draft = OsString::from(format!("{}{name}", layout::UNFINISHED));
         let layers = self.open_dir("layers")?;
-        let root = btrfs::snapshot(source.as_fd(), layers.as_fd(), &draft, Access::ReadOnly)?;
+        let root = self.trees.copy(source.as_fd(), layers.as_fd(), &draft)?;
+        self.trees.close(root.as_fd())?;
         Ok(Draft {
             store: self,
             to_make: Some(to_make),
@@ -197,10 +199,7 @@ impl Store {
         let layers = self.open_dir("layers")?;
         let names = [format!("{}{name}", layout::UNFINISHED), name.to_owned()];
         for name in names.map(OsString::from) {
-            if btrfs::exists(layers.as_fd(), &name)? {
-                btrfs::delete_subvolume(layers.as_fd(), &name)?;
-                found = true;
-            }
+            found |= self.trees.remove(layers.as_fd(), &name)?;
         }
         Ok(found)
     }
@@ -243,7 +242,7 @@ impl<'store> Draft<'store> {
         let renamed = fs::rename(&draft, &path);
         let settled = renamed
             .map_err(|error| CallError::new("rename", &path, error))
-            .and_then(|()| btrfs::set_access(root.as_fd(), Access::ReadOnly));
+            .and_then(|()| store.trees.close(root.as_fd()));
         if let Err(error) = settled {
             // What is left of a failure here, the next sweep removes.
             drop(root);

@@ -1,16 +1,16 @@
 //! What lies on disk: blobs, layers, images, names and bundles.
 //!
 //! ```text
-//! <store>/                      0700, on btrfs
-//!   meta.json                   version of this layout
+//! <store>/                      0700, on btrfs where there is one
+//!   meta.json                   version of this layout, and how trees are kept
 //!   locks/                      one file a lock (flock)
 //!   blobs/sha256/<hex>          manifests and configs, raw bytes; layers only where they are kept
 //!   partial/sha256-<hex>        what a broken pull had fetched of a blob
-//!   layers/sha256-<chain>       read-only subvolume: the chain's whole root
+//!   layers/sha256-<chain>       read-only tree: the chain's whole root
 //!   layers/sha256-<chain>.json  its record; without one it counts for nothing
 //!   images/sha256-<manifest>.json   what an image needs
 //!   refs/sha256-<of the name>.json  a name and its image
-//!   bundles/<id>/               config.json, rootfs (writable snapshot), gocker.json
+//!   bundles/<id>/               config.json, rootfs (writable copy), gocker.json
 //! ```
 //!
 //! Whatever is made is recorded last, and whatever goes loses its record
@@ -26,9 +26,11 @@ mod layer_blob;
 mod layout;
 mod lock;
 mod partial;
+mod place;
 mod record;
 #[cfg(test)]
 mod tests;
+mod trees;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -45,7 +47,7 @@ use blob::Flush;
 use crate::btrfs;
 use crate::digest::Digest;
 use crate::errno::CallError;
-use crate::loop_device::{self, LoopError};
+use crate::loop_device::LoopError;
 
 pub use bundle::BundleDraft;
 pub use fsck::{Checked, Depth, Finding, FindingKind, FsckOptions, FsckReport, Outcome, Repair};
@@ -55,7 +57,9 @@ pub use layer_blob::{BlobDraft, KeptBlob};
 pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
 pub use partial::Partial;
+pub use place::Backing;
 pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, now};
+pub use trees::Trees;
 
 /// How often, and after which pause, free space is looked for again.
 const RECLAIM_TRIES: u32 = 20;
@@ -74,6 +78,8 @@ pub struct Options {
     /// None: three quarters of the free space, but at least 1 GiB if there is so
     /// much.
     pub loop_bytes: Option<u64>,
+    /// How trees are kept.
+    pub backing: Backing,
 }
 
 /// Why the store did not do what it was asked for.
@@ -92,6 +98,14 @@ pub enum StoreError {
         path: PathBuf,
         /// Its version.
         found: u32,
+    },
+    /// The store keeps trees otherwise than it is asked to.
+    #[error("store {path:?} keeps its layers as {}", .found.in_words())]
+    Backing {
+        /// The store.
+        path: PathBuf,
+        /// How it keeps them.
+        found: Trees,
     },
     /// A record is not what this program writes.
     #[error("record {path:?}")]
@@ -145,6 +159,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Loop(error) => error.hint(),
+            Self::Backing { .. } => Some("leave --backing out, or choose another --root"),
             Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
             Self::Call(error) if error.is_full() => {
                 Some("remove images that are not needed (rm, prune)")
@@ -162,11 +177,14 @@ pub struct Store {
     root: PathBuf,
     /// Shared, for as long as the store is open.
     lock: Lock,
+    trees: Trees,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Meta {
     version: u32,
+    #[serde(default)]
+    trees: Trees,
 }
 
 impl Store {
@@ -178,16 +196,16 @@ impl Store {
     pub fn open(options: &Options, announce: &dyn Fn(&str)) -> Result<Self, StoreError> {
         let root = &options.root;
         make_root(root)?;
-        let dir = File::open(root).map_err(|error| CallError::new("open", root, error))?;
         let root = root
             .canonicalize()
             .map_err(|error| CallError::new("realpath", root, error))?;
-        let path = if btrfs::is_btrfs(dir.as_fd())? {
-            root.clone()
-        } else {
-            loop_device::provide(&root, options.loop_bytes, announce)?
-        };
-        Self::open_at(path, root)
+        let (path, trees) = place::provide(&root, options, announce)?;
+        let store = Self::open_at(path, root, trees)?;
+        if options.backing.allows(store.trees) {
+            return Ok(store);
+        }
+        let (path, found) = (store.path, store.trees);
+        Err(StoreError::Backing { path, found })
     }
 
     /// Opens the store in `options.root` if there is one.
@@ -195,31 +213,41 @@ impl Store {
     /// # Errors
     /// When it cannot be opened, or belongs to another version.
     pub fn find(options: &Options) -> Result<Option<Self>, StoreError> {
-        let root = &options.root;
-        if root.join(layout::META).exists() || loop_device::is_made(root) {
+        if place::is_made(&options.root) {
             return Self::open(options, &|_| {}).map(Some);
         }
         Ok(None)
     }
 
-    fn open_at(path: PathBuf, root: PathBuf) -> Result<Self, StoreError> {
+    /// `trees` is how a store that is new keeps its trees.
+    fn open_at(path: PathBuf, root: PathBuf, trees: Trees) -> Result<Self, StoreError> {
         close_to_others(&path)?;
         for directory in layout::DIRECTORIES {
             make_dir(&path.join(directory))?;
         }
         let lock = Lock::shared(&path.join("locks/store"))?;
         let meta_path = path.join(layout::META);
-        let meta: Option<Meta> = blob::read(&meta_path)?;
-        match meta {
-            None => blob::write_new(
-                &meta_path,
-                &blob::encode(&Meta { version: VERSION })?,
-                Flush::Now,
-            )?,
-            Some(Meta { version: VERSION }) => {}
-            Some(Meta { version: found }) => return Err(StoreError::Version { path, found }),
+        if !meta_path.exists() {
+            let version = VERSION;
+            let meta = blob::encode(&Meta { version, trees })?;
+            blob::write_new(&meta_path, &meta, Flush::Now)?;
         }
-        Ok(Self { path, root, lock })
+        // another command may have written it first
+        match blob::read(&meta_path)? {
+            Some(Meta {
+                version: VERSION,
+                trees,
+            }) => Ok(Self {
+                path,
+                root,
+                lock,
+                trees,
+            }),
+            meta => {
+                let found = meta.map_or(0, |meta| meta.version);
+                Err(StoreError::Version { path, found })
+            }
+        }
     }
 
     /// Where the store's own directories lie.
@@ -243,7 +271,7 @@ impl Store {
     /// When it cannot be written.
     pub fn sync(&self) -> Result<(), StoreError> {
         let dir = self.open_dir("layers")?;
-        Ok(btrfs::sync(dir.as_fd())?)
+        Ok(self.trees.sync(dir.as_fd())?)
     }
 
     /// Checks that at least `needed` bytes are free, in the store and, where it

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::btrfs::Access;
+use crate::loop_device;
 
 /// A root on some file system, and the store in it. Dropping it unmounts.
 struct Place {
@@ -30,6 +31,7 @@ impl Place {
         Options {
             root: self.dir.path().join("root"),
             loop_bytes: Some(256 << 20),
+            backing: Backing::Auto,
         }
     }
 

@@ -1,15 +1,17 @@
 //! Reading what fsck looks at: blobs by their digests, trees file by file.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::dir::{Dir, Type};
+use nix::dir::Type;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+use super::super::trees;
 use crate::digest::{Digest, DigestReader};
 use crate::errno::CallError;
 
@@ -30,40 +32,19 @@ pub(super) fn digest_of(path: &Path, expected: &Digest) -> Result<Option<Digest>
     Ok(Some(digest))
 }
 
-/// Reads every file beneath `root`. Returns the first that cannot be read, by its path in there.
-pub(super) fn unreadable_file(root: File) -> Option<CallError> {
-    let mut pending = vec![(OwnedFd::from(root), PathBuf::from("/"))];
-    while let Some((directory, path)) = pending.pop() {
-        if let Err(error) = read_directory(directory, &path, &mut pending) {
-            return Some(error);
-        }
-    }
-    None
-}
-
-fn read_directory(
-    directory: OwnedFd,
-    path: &Path,
-    pending: &mut Vec<(OwnedFd, PathBuf)>,
-) -> Result<(), CallError> {
-    let error = |errno| CallError::new("readdir", path, errno);
-    let mut entries = Dir::from_fd(directory).map_err(error)?;
-    let mut names = Vec::new();
-    for entry in entries.iter() {
-        let entry = entry.map_err(error)?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push((entry.file_name().to_owned(), entry.file_type()));
-        }
-    }
-    for (name, kind) in names {
-        let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+/// Reads every file beneath `root`, which lies at `path` in its tree.
+pub(super) fn read_files(root: BorrowedFd<'_>, path: &Path) -> Result<(), CallError> {
+    for (name, kind) in trees::list(root)? {
+        let name = OsStr::from_bytes(name.as_bytes());
+        let path = path.join(name);
         let open = |flags: OFlag| {
             let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let opened = openat(&entries, name.as_c_str(), flags, Mode::empty());
+            let opened = openat(root, name, flags, Mode::empty());
             opened.map_err(|errno| CallError::new("open", &path, errno))
         };
         match kind {
-            Some(Type::Directory) => pending.push((open(OFlag::O_DIRECTORY)?, path)),
+            // no layer is so deep that descriptors run out
+            Some(Type::Directory) => read_files(open(OFlag::O_DIRECTORY)?.as_fd(), &path)?,
             Some(Type::File) => {
                 let mut file = File::from(open(OFlag::O_NOATIME)?);
                 read_all(&mut file).map_err(|error| CallError::new("read", &path, error))?;

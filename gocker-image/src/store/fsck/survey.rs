@@ -9,9 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::super::record::{BundleRecord, ImageRecord, LayerRecord, RefRecord, entries};
-use super::super::{BundleId, Store, StoreError, blob, bundle, layer, layout, lock::Lock};
+use super::super::{BundleId, Store, StoreError, Trees, blob, bundle, layer, layout, lock::Lock};
 use super::{Depth, Finding, FindingKind, Outcome, Target, read};
-use crate::btrfs::{self, Access};
 use crate::digest::Digest;
 use crate::image::{ImageConfig, Manifest};
 use crate::reference::Reference;
@@ -219,15 +218,11 @@ impl Survey<'_> {
             Ok(root) => root,
             Err(error) => return Ok(Some((path, format!("its tree: {error}")))),
         };
-        if !btrfs::is_subvolume(root.as_fd())? {
-            return Ok(Some((path, "its tree is not a subvolume".to_owned())));
-        }
-        if btrfs::access(root.as_fd())? == Access::Writable {
-            let problem = "its tree is writable, and may have been changed".to_owned();
-            return Ok(Some((path, problem)));
+        if let Some(fault) = store.trees.layer_fault(&root)? {
+            return Ok(Some((path, format!("its tree {fault}"))));
         }
         if self.depth == Depth::Files
-            && let Some(error) = read::unreadable_file(root)
+            && let Err(error) = read::read_files(root.as_fd(), Path::new("/"))
         {
             return Ok(Some((path, format!("in its tree: {}", chain(&error)))));
         }
@@ -343,7 +338,9 @@ impl Survey<'_> {
                 Record::None => self.find(&record_path, "its record is empty", target),
                 Record::Bad(problem) => self.find(&record_path, problem, target),
                 Record::Good(record) => {
-                    if let Some((path, problem)) = bundle_problem(&name, &rootfs, &record)? {
+                    if let Some((path, problem)) =
+                        bundle_problem(self.store.trees, &name, &rootfs, &record)?
+                    {
                         self.find(&path, problem, target);
                     }
                 }
@@ -374,6 +371,7 @@ impl Survey<'_> {
 }
 
 fn bundle_problem(
+    trees: Trees,
     name: &str,
     rootfs: &Path,
     record: &BundleRecord,
@@ -387,9 +385,8 @@ fn bundle_problem(
         Ok(root) => root,
         Err(error) => return Ok(Some((rootfs.to_owned(), format!("its root: {error}")))),
     };
-    if !btrfs::is_subvolume(root.as_fd())? {
-        let problem = "its root is not a subvolume".to_owned();
-        return Ok(Some((rootfs.to_owned(), problem)));
+    if let Some(fault) = trees.fault(&root)? {
+        return Ok(Some((rootfs.to_owned(), format!("its root {fault}"))));
     }
     let config = record.directory.join(bundles::Bundle::CONFIG_JSON);
     if !config.exists() {
