@@ -7,6 +7,7 @@
     reason = "a test ends where one of its steps fails"
 )]
 
+mod backing;
 mod bad_answers;
 mod bad_documents;
 mod bad_layers;
