@@ -296,21 +296,6 @@ fn every_field_of_block_io() {
 fn every_weight_of_block_io() {
     needs!(is_root(), "needs root");
     gocker_only!();
-    let disk = disk();
-    needs!(disk.is_some(), "no disk that can be limited");
-    let (name, major, minor) = disk.unwrap_or_default();
-    let weights = json!([{"major": major, "minor": minor, "weight": 200}]);
-    let line = format!("{major}:{minor} 200");
-    if !is_there("io.bfq.weight") && !is_there("blkio.bfq.weight_device")
-        || is_scheduled_by_bfq(&name)
-    {
-        check(&[(
-            json!({"blockIO": {"weightDevice": weights}}),
-            "blockIO.weightDevice",
-            &[("blkio.bfq.weight_device", &line)],
-            &[("io.bfq.weight", &line)],
-        )]);
-    }
     let bfq = is_there("io.bfq.weight");
     let on_v2 = if bfq {
         ("io.bfq.weight", "default 100")
@@ -331,6 +316,18 @@ fn every_weight_of_block_io() {
             REFUSED,
         ),
     ]);
+    let has_weights = bfq || is_there("blkio.bfq.weight_device");
+    let disk = disk().filter(|(name, ..)| !has_weights || is_scheduled_by_bfq(name));
+    needs!(disk.is_some(), "no disk that is scheduled by BFQ");
+    let (_, major, minor) = disk.unwrap_or_default();
+    let weights = json!([{"major": major, "minor": minor, "weight": 200}]);
+    let line = format!("{major}:{minor} 200");
+    check(&[(
+        json!({"blockIO": {"weightDevice": weights}}),
+        "blockIO.weightDevice",
+        &[("blkio.bfq.weight_device", &line)],
+        &[("io.bfq.weight", &line)],
+    )]);
 }
 
 fn is_scheduled_by_bfq(disk: &str) -> bool {

@@ -251,12 +251,43 @@ fn annotations_become_properties() {
         .set(
             "/annotations/org.systemd.property.Documentation",
             json!("['man:one(1)']"),
+        )
+        .set(
+            "/annotations/org.systemd.property.SendSIGHUP",
+            json!("true"),
+        )
+        .set(
+            "/annotations/org.systemd.property.RuntimeMaxUSec",
+            json!("uint64 3600000000"),
         );
     let _container = bundle.created();
     let unit = unit(&bundle);
     assert_eq!(show(&unit, "TimeoutStopUSec"), "7s");
     assert_eq!(show(&unit, "CollectMode"), "inactive-or-failed");
+    assert_eq!(show(&unit, "SendSIGHUP"), "yes");
+    assert_eq!(show(&unit, "RuntimeMaxUSec"), "1h");
     assert_eq!(show(&unit, "Documentation").trim_matches('"'), "man:one(1)");
+}
+
+/// Known before systemd is asked.
+#[test]
+fn an_annotation_that_can_be_no_property_is_refused_by_its_key() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    for (name, value) in [
+        ("TimeoutStopSec", "'soon'"),
+        ("TimeoutStopSec", "-1"),
+        ("SendSIGHUP", "maybe"),
+        ("a/b", "1"),
+        ("Documentation", "['x', 1]"),
+    ] {
+        let key = format!("org.systemd.property.{name}");
+        let bundle = sleeper().edit(|config| config["annotations"] = json!({(&key): value}));
+        let output = bundle.container().create(&[]);
+        let line = output.one_line_failure();
+        assert!(line.contains(&format!("annotations[{key:?}]: ")), "{line}");
+        bundle.assert_nothing_left();
+    }
 }
 
 #[test]
