@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-use crate::command::run_command;
+use crate::command::{Output, run_command};
 use crate::host::{enter_private_mounts, has_systemd};
 use crate::test_bundle::{TestBundle, walk};
 
@@ -65,6 +65,29 @@ impl TestBundle {
         ]);
         self.set("/linux/uidMappings", map.clone())
             .set("/linux/gidMappings", map)
+    }
+}
+
+impl TestBundle {
+    /// `run` by "root" of a new user namespace of the user's, made by unshare(1) with these further
+    /// options, once this script has succeeded there.
+    #[track_caller]
+    #[must_use]
+    pub fn run_as_nested_root(&self, options: &[&str], before: &str) -> Output {
+        let runtime = self.runtime();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user", "--mount"])
+            .args(options);
+        let script = format!("{before} && exec \"$@\"");
+        command.args(["--", "/bin/sh", "-c", &script, "sh"]);
+        command.arg(runtime.get_program()).args(runtime.get_args());
+        command
+            .args(["run", "--bundle"])
+            .arg(self.path())
+            .arg(self.id());
+        run_as_user(&mut command, &self.scratch().join("home"));
+        run_command(&mut command)
     }
 }
 

@@ -21,7 +21,6 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
 
-use crate::sys::caller::is_ordinary_user;
 use crate::sys::errno::describe;
 use crate::sys::netlink::{Ask, Netlink, attributes, push_attribute, u32_at};
 
@@ -51,6 +50,8 @@ pub(crate) struct Moved {
     count: usize,
 }
 
+const NOT_OWNER: &str = "only root of the user namespace that owns its network may move it (EPERM)";
+
 /// Lengths of ifinfomsg and ifaddrmsg.
 const LINK_HEADER: usize = 16;
 const ADDRESS_HEADER: usize = 8;
@@ -63,11 +64,6 @@ impl NetDevices {
     pub(crate) fn find(devices: &[NetDevice]) -> Result<Option<Self>, FieldError> {
         if devices.is_empty() {
             return Ok(None);
-        }
-        if is_ordinary_user() {
-            let problem = "only root of the user namespace that owns the network devices may \
-                           move them";
-            return Err(FieldError::new("linux.netDevices", problem));
         }
         let refuse = |errno| FieldError::new("linux.netDevices", describe(errno));
         let host = Netlink::open().map_err(refuse)?;
@@ -85,6 +81,11 @@ impl NetDevices {
             if flags & libc::IFF_LOOPBACK.cast_unsigned() != 0 {
                 return Err(refuse("a loopback device cannot be moved".into()));
             }
+            // Nothing is changed by it, and only who may move it may ask.
+            match host.ask(libc::RTM_NEWLINK, Ask::One, &link_header(index, 0)) {
+                Err(Errno::EPERM) => Err(refuse(NOT_OWNER.into())),
+                answer => answer.map_err(|errno| refuse(describe(errno))),
+            }?;
             let own = addresses.iter().filter(|body| is_to_keep(body, index));
             Ok(Found {
                 device: device.clone(),

@@ -118,6 +118,91 @@ fn a_device_is_moved_to_a_network_namespace_that_is_joined() {
     assert!(ip("-brief link").contains("there"), "it is still here");
 }
 
+/// Three devices at once, two of which change their names with each other.
+#[test]
+fn several_devices_are_moved_and_may_change_names() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "Debian's are older than the field");
+    enter_network();
+    ip("link add more type veth peer name rest");
+    ip("address add 10.96.0.5/24 dev more");
+    ip("address add fd00:96::5/64 dev more nodad");
+    let devices = json!({"here": {"name": "there"}, "there": {"name": "here"}, "more": {}});
+    let script = "ls /sys/class/net; ip addr show there; ip addr show more";
+    let output = with_devices(TestBundle::shell(script), devices).run_ok();
+    assert!(output.starts_with("here\nlo\nmore\nthere\n"), "{output}");
+    for expected in [
+        "inet 10.99.0.5/24 brd 10.99.0.255 scope global there",
+        "inet6 fd00:99::5/64 scope global",
+        "inet 10.96.0.5/24 scope global more",
+        "inet6 fd00:96::5/64 scope global",
+    ] {
+        assert!(output.contains(expected), "{expected}: {output}");
+    }
+}
+
+/// Who has made the user namespace that owns the devices.
+#[test]
+fn root_of_a_user_namespace_gives_devices_of_its_own_network() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "Debian's are older than the field");
+    let before = "ip link add here address 02:00:00:00:00:77 mtu 1300 type veth peer name there && \
+                  ip address add 10.99.0.5/24 broadcast 10.99.0.255 dev here && \
+                  ip address add 10.98.0.5 peer 10.98.0.6 dev here label here:two && \
+                  ip address add fd00:99::5/64 dev here nodad";
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let further = |bundle: TestBundle| {
+        bundle
+            .set("/linux/uidMappings", map.clone())
+            .set("/linux/gidMappings", map.clone())
+    };
+    let same = |bundle: TestBundle| {
+        bundle.namespace("user", None).edit(|config| {
+            let linux = config["linux"].as_object_mut().expect("linux");
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+        })
+    };
+    let bundle = || TestBundle::shell(SHOW).of_ordinary_user();
+    for bundle in [further(bundle()), same(bundle())] {
+        let bundle = with_devices(bundle, json!({"here": {"name": "inside"}}));
+        let output = bundle.run_as_nested_root(&["--net"], before);
+        assert_arrived(output.success());
+        bundle.assert_nothing_left();
+    }
+}
+
+#[test]
+fn who_does_not_own_the_devices_cannot_give_them() {
+    needs!(is_root(), "needs root");
+    gocker_only!();
+    enter_network();
+    let bundle = TestBundle::shell("echo ran").of_ordinary_user();
+    let bundle = with_devices(bundle, json!({"here": {}}));
+    let why = "linux.netDevices.here: only root of the user namespace that owns its network";
+    bundle.assert_refused(&[why]);
+    // "Root", of another network's user namespace.
+    let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+    let bundle = bundle
+        .set("/linux/uidMappings", map.clone())
+        .set("/linux/gidMappings", map);
+    let output = bundle.run_as_nested_root(&[], "true");
+    assert!(output.one_line_failure().contains(why), "{output}");
+    bundle.assert_nothing_left();
+    assert!(ip("-brief link").contains("here"), "it is still here");
+}
+
+#[test]
+fn a_device_that_another_container_has_is_not_there() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "Debian's are older than the field");
+    enter_network();
+    let first = with_devices(TestBundle::sleeper(), json!({"here": {}}));
+    let _running = first.running();
+    let second = with_devices(TestBundle::shell("echo ran"), json!({"here": {}}));
+    second.assert_refused(&["linux.netDevices.here: no such network device"]);
+}
+
 /// The kernel's parameters of a device are there once it is.
 #[test]
 fn sysctl_reaches_a_device_that_was_moved() {

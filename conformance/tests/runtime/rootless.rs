@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use conformance::host::{CgroupLayout, cgroup_layout, is_root};
-use conformance::ordinary_user::{self, ID, SUBORDINATE, grant_subordinate_ids};
+use conformance::ordinary_user::{ID, SUBORDINATE, grant_subordinate_ids};
 use conformance::{Container, Kind, Output, TestBundle, needs, peer_differs, run_command, runtime};
 use serde_json::{Value, json};
 
@@ -218,7 +218,7 @@ fn root_of_a_user_namespace_runs_containers_without_a_further_one() {
             linux.remove("uidMappings");
             linux.remove("gidMappings");
         });
-    let output = in_user_namespace(&bundle, &["run"]);
+    let output = bundle.run_as_nested_root(&[], "true");
     assert_eq!(output.code(), 5, "{output}");
     let words: Vec<&str> = output.stdout.split_whitespace().collect();
     assert_eq!(words, ["0", "0", &ID.to_string(), "1"], "{output}");
@@ -233,24 +233,9 @@ fn root_of_a_user_namespace_makes_further_ones() {
         .of_ordinary_user()
         .set("/linux/uidMappings", map.clone())
         .set("/linux/gidMappings", map);
-    let output = in_user_namespace(&bundle, &["run"]);
+    let output = bundle.run_as_nested_root(&[], "true");
     assert!(output.success().starts_with("0\n"), "{output}");
     bundle.assert_nothing_left();
-}
-
-/// The runtime as root of a new user namespace of the user's.
-fn in_user_namespace(bundle: &TestBundle, args: &[&str]) -> Output {
-    let runtime = bundle.runtime();
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--"]);
-    command.arg(runtime.get_program()).args(runtime.get_args());
-    command
-        .args(args)
-        .arg("--bundle")
-        .arg(bundle.path())
-        .arg(bundle.id());
-    ordinary_user::run_as_user(&mut command, &bundle.scratch().join("home"));
-    run_command(&mut command)
 }
 
 #[test]
