@@ -27,6 +27,7 @@ mod login;
 mod merges;
 mod mirrors;
 mod names;
+mod odd_images;
 mod proxies;
 mod pull;
 mod push;
