@@ -19,6 +19,7 @@ pub mod crash_points;
 pub mod host;
 pub mod hostile;
 pub mod http;
+pub mod image_tools;
 pub mod images;
 pub mod leftovers;
 pub mod measure;

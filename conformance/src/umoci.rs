@@ -49,17 +49,24 @@ pub fn raw_manifest(reference: &str) -> Result<Vec<u8>> {
 /// When skopeo or umoci is missing or fails.
 pub fn unpack(reference: &str, directory: &Path) -> Result<PathBuf> {
     let layout = fetch(reference, directory)?;
-    let rootfs = directory.join("rootfs");
+    unpack_layout(&layout, &directory.join("rootfs"))
+}
+
+/// Unpacks the image `image` of an OCI layout with umoci to `rootfs`, which it returns.
+///
+/// # Errors
+/// When umoci is missing or fails.
+pub fn unpack_layout(layout: &Path, rootfs: &Path) -> Result<PathBuf> {
     let mut command = Command::new("umoci");
     command
         .args(["raw", "unpack", "--image"])
         .arg(format!("{}:image", layout.display()));
-    run(command.arg(&rootfs))?;
-    Ok(rootfs)
+    run(command.arg(rootfs))?;
+    Ok(rootfs.to_owned())
 }
 
 /// Runs a tool to its end; returns what it has written.
-fn run(command: &mut Command) -> Result<Vec<u8>> {
+pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
         .output()
         .with_context(|| format!("run {:?}", command.get_program()))?;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{CommitArgs, DiffArgs, FsckArgs, HistoryArgs, PushArgs, TagArgs};
+use crate::commands::{
+    CommitArgs, DiffArgs, FsckArgs, HistoryArgs, LoadArgs, PushArgs, SaveArgs, TagArgs,
+};
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
@@ -99,6 +101,10 @@ pub(crate) enum Command {
     Prune(PruneArgs),
     /// Upload an image to a registry
     Push(PushArgs),
+    /// Write images to an archive or a directory
+    Save(SaveArgs),
+    /// Bring in images from an archive or a directory
+    Load(LoadArgs),
     /// Give an image one more name
     Tag(TagArgs),
     /// Show the steps by which an image was made, and the layer of each

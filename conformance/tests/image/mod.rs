@@ -22,6 +22,8 @@ mod fsck;
 mod full_disk;
 mod gocker;
 mod kept_blobs;
+mod load;
+mod load_hostile;
 mod login;
 
 mod merges;
@@ -32,6 +34,7 @@ mod proxies;
 mod pull;
 mod push;
 mod resume;
+mod save;
 mod signatures;
 mod tags;
 mod tls;
@@ -42,11 +45,12 @@ mod users;
 mod whiteouts;
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conformance::http::Request;
 use conformance::images::{self, Entry, Image, ImageBuilder, Layer};
+use conformance::tree::{differences, read_tree};
 use conformance::{HostileRegistry, StoreRoot, run_command, umoci};
 
 /// The root file system that the tool under test makes of an image.
@@ -82,6 +86,25 @@ fn docker_image() -> Image {
         .layer(&images::busybox_layer().unwrap())
         .layer(&images::filler_layer("docker", 9, 99))
         .build()
+}
+
+/// Images that together have all that is hard to carry: their names, and they.
+fn corpus() -> Vec<(&'static str, Image)> {
+    vec![
+        ("metadata", images::names_and_metadata()),
+        ("whiteouts", images::whiteouts()),
+        ("links", images::cross_link()),
+        ("schema2", docker_image()),
+        ("zstd", images::multi_layer().unwrap()),
+    ]
+}
+
+/// Asserts that two root file systems are the same, file by file and attribute by attribute.
+#[track_caller]
+fn assert_same_trees(ours: &Path, theirs: &Path, what: &str) {
+    let (ours, theirs) = (read_tree(ours).unwrap(), read_tree(theirs).unwrap());
+    let lines = differences(("one", &ours), ("other", &theirs));
+    assert_eq!(lines, Vec::<String>::new(), "{what}");
 }
 
 /// A store that has been made and holds nothing.

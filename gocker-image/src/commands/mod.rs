@@ -9,12 +9,14 @@ mod diff;
 mod fsck;
 mod history;
 mod inspect;
+mod load;
 mod login;
 mod ls;
 mod prune;
 mod pull;
 mod push;
 mod rm;
+mod save;
 mod tag;
 mod tags;
 mod unbundle;
@@ -34,11 +36,13 @@ pub(crate) use commit::CommitArgs;
 pub(crate) use diff::DiffArgs;
 pub(crate) use fsck::FsckArgs;
 pub(crate) use history::HistoryArgs;
+pub(crate) use load::LoadArgs;
 pub(crate) use ls::ls;
 pub(crate) use prune::{print_removed, unused};
 pub(crate) use pull::{pull, pull_quietly};
 pub(crate) use push::PushArgs;
 pub(crate) use rm::rm;
+pub(crate) use save::SaveArgs;
 pub(crate) use tag::TagArgs;
 
 /// Runs the command that was given.
@@ -58,6 +62,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Inspect(args) => inspect::inspect(&context, &args)?,
         Command::Prune(args) => prune::prune(&context, &args)?,
         Command::Push(args) => push::push(&context, &args)?,
+        Command::Save(args) => save::save(&context, &args)?,
+        Command::Load(args) => load::load(&context, &args)?,
         Command::Tag(args) => tag::tag(&context, &args)?,
         Command::History(args) => history::history(&context, &args)?,
         Command::Fsck(args) => return fsck::fsck(&context, &args),

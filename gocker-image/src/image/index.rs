@@ -28,6 +28,11 @@ fn oci_index() -> String {
 }
 
 impl Index {
+    /// The entries that can be images: no signatures, no attestations.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        self.manifests.iter().filter(|entry| is_image(entry))
+    }
+
     /// Chooses the manifest that fits best; the first one among equals. The
     /// answer may itself be an index, in which the choice goes on.
     ///
@@ -38,11 +43,7 @@ impl Index {
     /// If no manifest fits.
     pub fn select(&self, choice: &PlatformChoice) -> Result<&Descriptor, ImageError> {
         let wanted = choice.platform();
-        let candidates: Vec<_> = self
-            .manifests
-            .iter()
-            .filter(|entry| is_image(entry))
-            .collect();
+        let candidates: Vec<_> = self.images().collect();
         let ranked = candidates
             .iter()
             .filter_map(|entry| Some((wanted.rank(entry.platform.as_ref()?)?, entry)));

@@ -196,6 +196,24 @@ pub(super) fn keep_missing(
     Ok(())
 }
 
+/// Keeps the blob that `reader`, which verifies, delivers, while somebody else reads it.
+pub(super) fn kept_while_read(
+    store: &Store,
+    blob: &Descriptor,
+    reader: Box<dyn Read + Send>,
+) -> Result<Box<dyn Read + Send>, StoreError> {
+    let draft = store.new_blob(blob.digest.algorithm())?;
+    Ok(Box::new(Recorded {
+        reader,
+        recording: Recording::Draft(Box::new(draft)),
+        blobs: LayerBlobs::Kept,
+        blob: blob.clone(),
+        known: 0,
+        position: 0,
+        spoiled: Arc::default(),
+    }))
+}
+
 /// What a blob is written to while it is read.
 enum Recording {
     None,

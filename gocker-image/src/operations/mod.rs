@@ -4,6 +4,8 @@
 //! ```text
 //! pull     registry -> trust -> documents -> unpack -> names
 //! push     store -> registry
+//! load     archive or directory -> unpack -> names
+//! save     store -> archive or directory
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
@@ -22,14 +24,19 @@ mod documents;
 mod fetch;
 mod fsck;
 mod history;
+mod image_source;
 mod inspect;
 mod list;
+mod load;
+mod package;
 mod prune;
 mod pull;
 mod push;
 mod remove;
 mod roots;
 mod runtime_config;
+mod save;
+mod saved_images;
 mod tag;
 mod unbundle;
 mod unpack;
@@ -40,6 +47,7 @@ use anyhow::Context as _;
 
 use crate::digest::Digest;
 use crate::errno::{errno_of, means_full};
+use crate::image::{ImageConfig, ImageError, Manifest, PlatformChoice};
 use crate::loop_device::LoopError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
@@ -52,14 +60,17 @@ pub use diff::diff;
 pub use fetch::LayerBlobs;
 pub use fsck::fsck;
 pub use history::{Step, StepLayer, history};
+pub use image_source::LoadFrom;
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};
+pub use load::{LoadOptions, Loaded, load};
 pub use prune::prune;
 pub use pull::{PullOptions, Pulled, pull};
 pub use push::{PushOptions, Pushed, push};
 pub use remove::{RemovedImage, remove};
 pub use roots::Rooted;
 pub use runtime_config::{Network, Overrides, Volumes};
+pub use save::{SaveFormat, SaveTo, Saved, save};
 pub use tag::tag;
 pub use unbundle::{find_bundle, look_for_bundle, unbundle};
 pub use verify::Trust;
@@ -165,6 +176,25 @@ fn is_full(error: &anyhow::Error) -> bool {
 fn is_of_the_network(error: &anyhow::Error) -> bool {
     let mut causes = error.chain().filter_map(registry_error);
     causes.any(RegistryError::is_of_the_network)
+}
+
+/// Checks an image's config against its manifest and against what was asked for. An image of
+/// another machine is let in with a warning.
+fn check_config(
+    config: &ImageConfig,
+    manifest: &Manifest,
+    choice: &PlatformChoice,
+    progress: &dyn Progress,
+) -> Result<(), ImageError> {
+    manifest.check_config(config)?;
+    config.check_platform(choice)?;
+    if config.is_foreign() {
+        let platform = config.platform();
+        progress.warn(&format!(
+            "the image is for {platform}, which this machine is not"
+        ));
+    }
+    Ok(())
 }
 
 /// The whole name that the store knows a reference by. Beside a digest, a tag

@@ -15,7 +15,7 @@ use super::documents::Documents;
 use super::fetch::{self, LayerBlobs, Source};
 use super::unpack::{self, InHand, Layer, Unpacked};
 use super::verify::{self, Trust};
-use super::{Progress, stored_name};
+use super::{Progress, check_config, stored_name};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Document, ImageConfig, Manifest, PlatformChoice};
 use crate::interrupt;
@@ -215,13 +215,6 @@ fn read_config(
     progress: &dyn Progress,
 ) -> anyhow::Result<ImageConfig> {
     let config = ImageConfig::parse(bytes)?;
-    manifest.check_config(&config)?;
-    config.check_platform(&options.platform)?;
-    if config.is_foreign() {
-        progress.warn(&format!(
-            "the image is for {}, which this machine is not",
-            config.platform()
-        ));
-    }
+    check_config(&config, manifest, &options.platform, progress)?;
     Ok(config)
 }

@@ -58,7 +58,9 @@ pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
 pub use partial::Partial;
 pub use place::Backing;
-pub use record::{BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, now};
+pub use record::{
+    BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, Taking, now,
+};
 pub use trees::Trees;
 
 /// How often, and after which pause, free space is looked for again.

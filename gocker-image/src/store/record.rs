@@ -84,6 +84,15 @@ pub enum Origin {
     Here,
 }
 
+/// Whether a name is taken from another image that has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// It is left alone.
+    IfFree,
+    /// It is taken.
+    FromOthers,
+}
+
 /// A bundle that was made of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleRecord {
@@ -200,6 +209,28 @@ impl Store {
         let _lock = Lock::exclusive(&self.lock_path("refs"))?;
         let bytes = blob::encode(record)?;
         Ok(blob::replace(&self.ref_path(&record.reference), &bytes)?)
+    }
+
+    /// Makes a name stand for an image, unless it stands for another one and is not to be taken
+    /// from that. Returns what it stands for then.
+    ///
+    /// # Errors
+    /// When the record cannot be read or written.
+    pub fn take_reference(
+        &self,
+        record: &RefRecord,
+        taking: Taking,
+    ) -> Result<Option<RefRecord>, StoreError> {
+        let _lock = Lock::exclusive(&self.lock_path("refs"))?;
+        let path = self.ref_path(&record.reference);
+        match blob::read::<RefRecord>(&path)? {
+            // what is known of a name that it has already stays
+            Some(old) if old.manifest == record.manifest => return Ok(None),
+            Some(old) if taking == Taking::IfFree => return Ok(Some(old)),
+            _ => {}
+        }
+        blob::replace(&path, &blob::encode(record)?)?;
+        Ok(None)
     }
 
     /// Takes a name away. False if it stands for nothing.

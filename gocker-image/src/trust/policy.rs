@@ -128,7 +128,27 @@ impl Policy {
     /// # Errors
     /// If no image of that name is let in, or a requirement cannot be understood.
     pub fn requirements(&self, image: &Reference) -> Result<Vec<Requirement>, TrustError> {
-        let (scope, entries) = self.entries(image);
+        self.of_scope(self.entries(image))
+    }
+
+    /// What must be true of the images in an archive or directory, which `transport` reads.
+    ///
+    /// # Errors
+    /// As [`Policy::requirements`].
+    pub fn local_requirements(
+        &self,
+        transport: &str,
+        path: Option<&Path>,
+    ) -> Result<Vec<Requirement>, TrustError> {
+        // a directory's entry is for all that is below it
+        let parents = path.into_iter().flat_map(Path::ancestors);
+        let named = parents.map(|path| path.to_string_lossy().into_owned());
+        let candidates: Vec<String> = named.filter(|path| path != "/").collect();
+        self.of_scope(self.most_specific(transport, &[&candidates[..], &[String::new()]].concat()))
+    }
+
+    fn of_scope(&self, found: (String, &[Entry])) -> Result<Vec<Requirement>, TrustError> {
+        let (scope, entries) = found;
         if entries.is_empty() {
             let what = "an empty list of requirements".to_owned();
             return Err(self.unserved(&scope, what));
@@ -137,11 +157,20 @@ impl Policy {
         requirements.collect()
     }
 
+    /// The entry of the first of `candidates` that there is, and what it is for.
+    fn most_specific(&self, transport: &str, candidates: &[String]) -> (String, &[Entry]) {
+        if let Some(scopes) = self.file.transports.get(transport) {
+            for scope in candidates {
+                if let Some(entries) = scopes.get(scope) {
+                    return (format!("transports.{transport}.{scope:?}"), entries);
+                }
+            }
+        }
+        ("default".to_owned(), &self.file.default)
+    }
+
     /// The most specific entry for `image`, and what it is for.
     fn entries(&self, image: &Reference) -> (String, &[Entry]) {
-        let Some(scopes) = self.file.transports.get("docker") else {
-            return ("default".to_owned(), &self.file.default);
-        };
         let name = image.name();
         let mut candidates = vec![image.to_string(), name.clone()];
         let mut path = name.as_str();
@@ -156,12 +185,7 @@ impl Policy {
             domain = rest;
         }
         candidates.push(String::new());
-        for scope in candidates {
-            if let Some(entries) = scopes.get(&scope) {
-                return (format!("transports.docker.{scope:?}"), entries);
-            }
-        }
-        ("default".to_owned(), &self.file.default)
+        self.most_specific("docker", &candidates)
     }
 
     fn requirement(&self, scope: &str, entry: &Entry) -> Result<Requirement, TrustError> {

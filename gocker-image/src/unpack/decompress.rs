@@ -6,8 +6,6 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::pipe::ChunkReader;
-
 /// The largest window of a zstd frame, 2^27 bytes: what `zstd -d` accepts
 /// without being asked for more. It bounds the memory that a frame can demand.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -55,11 +53,17 @@ impl Compression {
     }
 }
 
-/// The tar stream within the blob that `reader` delivers.
-pub(super) fn decoder(mut reader: ChunkReader) -> io::Result<(Compression, Box<dyn Read + Send>)> {
+/// The tar stream within the blob that `reader` delivers, and how it is compressed. The buffer
+/// of `reader` holds more than a few bytes.
+///
+/// # Errors
+/// When the blob cannot be read.
+pub fn decoder<'r, R: BufRead + 'r>(
+    mut reader: R,
+) -> io::Result<(Compression, Box<dyn Read + 'r>)> {
     // The first chunk holds far more than the magic, unless the blob ends.
     let compression = Compression::of(reader.fill_buf()?);
-    let decoder: Box<dyn Read + Send> = match compression {
+    let decoder: Box<dyn Read + 'r> = match compression {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;

@@ -19,6 +19,7 @@ mod ownership;
 mod pax;
 mod pipe;
 mod sparse;
+mod tar_index;
 mod tar_stream;
 #[cfg(test)]
 mod tests;
@@ -39,10 +40,11 @@ use crate::errno::CallError;
 use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 
 pub use config_paths::{make_dirs, read_file};
-pub use decompress::Compression;
+pub use decompress::{Compression, decoder};
 pub use in_root::PathError;
 pub(crate) use in_root::{open_dir, split};
 pub use layer::{Applied, EntryError, LayerError};
+pub use tar_index::{IndexError, Member, MemberKind, members};
 pub use tar_stream::TarError;
 pub(crate) use whiteout::{Marker, marker, names, stat_at};
 pub use xattr::XattrError;
@@ -287,8 +289,8 @@ fn decompress_blob(
     check: impl Fn(u64) -> Result<(), UnpackError>,
 ) -> Result<Digest, UnpackError> {
     let decompress = || {
-        let (compression, mut decoder) = decompress::decoder(blob)
-            .map_err(|error| UnpackError::Decompress(Compression::None, error))?;
+        let (compression, mut decoder) =
+            decoder(blob).map_err(|error| UnpackError::Decompress(Compression::None, error))?;
         let wrong = |error| UnpackError::Decompress(compression, error);
         let mut output = 0;
         loop {

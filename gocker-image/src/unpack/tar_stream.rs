@@ -12,7 +12,8 @@
 //! Spec: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md
 
 use std::borrow::Cow;
-use std::io::{self, BufRead};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 
 use tar::{EntryType, GnuHeader};
 
@@ -384,6 +385,27 @@ impl<R: BufRead> TarStream<R> {
             numbers.add(&block)?;
         }
         sparse::pairs(numbers.pairs())
+    }
+}
+
+impl TarStream<BufReader<File>> {
+    /// Where the next byte is read from.
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Leaves the current entry's content out, in a file of `end` bytes.
+    pub(super) fn seek_over(&mut self, end: u64) -> Result<(), TarError> {
+        let count = self.remaining.saturating_add(self.padding);
+        let next = self.position.saturating_add(count);
+        // some archivers leave out the padding of the last member
+        if self.position.saturating_add(self.remaining) > end {
+            return Err(TarError::Truncated(end));
+        }
+        let offset = i64::try_from(count).map_err(|_| TarError::Truncated(end))?;
+        self.reader.seek_relative(offset).map_err(TarError::Read)?;
+        (self.position, self.remaining, self.padding) = (next, 0, 0);
+        Ok(())
     }
 }
 

@@ -1,0 +1,196 @@
+//! `save`: archives and directories that skopeo, Podman and umoci read, the same bytes each time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use conformance::image_tools::{Podman, skopeo_copy};
+use conformance::images::Image;
+use conformance::{Registry, StoreRoot, umoci};
+
+use super::{assert_same_trees, corpus, rootfs, small_image};
+
+/// A store that has pulled `image` with its blobs.
+#[track_caller]
+fn pulled(registry: &Registry, image: &Image, name: &str) -> (StoreRoot, String) {
+    let store = StoreRoot::new().unwrap();
+    let reference = registry.push(image, name, "1").unwrap();
+    store.run(&["pull", "--keep-blobs", &reference]).success();
+    (store, reference)
+}
+
+#[track_caller]
+fn save(store: &StoreRoot, form: &str, references: &[&str], name: &str) -> PathBuf {
+    let path = store.beside(name);
+    let output = path.to_str().unwrap();
+    let args = ["save", "--quiet", "--as", form, "--output", output];
+    store.run(&[&args[..], references].concat()).success();
+    path
+}
+
+/// Reads a saved image with skopeo, and unpacks it with umoci.
+#[track_caller]
+fn unpacked_by_others(store: &StoreRoot, transport: &str, path: &Path) -> PathBuf {
+    let layout = store.beside(&format!("{transport}-layout"));
+    let from = format!("{transport}:{}", path.display());
+    skopeo_copy(&from, &format!("oci:{}:image", layout.display())).unwrap();
+    umoci::unpack_layout(&layout, &store.beside(&format!("{transport}-tree"))).unwrap()
+}
+
+#[test]
+fn every_form_is_read_by_skopeo_and_umoci_as_what_was_pulled() {
+    let registry = Registry::start().unwrap();
+    for (name, image) in corpus() {
+        let (store, reference) = pulled(&registry, &image, name);
+        let before = umoci::unpack(&reference, &store.beside("before"));
+        for (form, transport) in [
+            ("oci-archive", "oci-archive"),
+            ("oci-dir", "oci"),
+            ("docker-archive", "docker-archive"),
+            ("docker-dir", "dir"),
+        ] {
+            let path = save(&store, form, &[&reference], form);
+            let copied = store.beside(&format!("{form}-copied"));
+            let from = format!("{transport}:{}", path.display());
+            skopeo_copy(&from, &format!("dir:{}", copied.display())).unwrap();
+            let manifest = fs::read(copied.join("manifest.json")).unwrap();
+            // a docker-archive has no manifest of its own
+            assert_eq!(
+                manifest == *image.manifest.bytes,
+                form != "docker-archive",
+                "{name}: the manifest of {form}"
+            );
+            // Debian's umoci does not read zstd, which a docker-archive has not
+            if name != "zstd" {
+                let theirs = unpacked_by_others(&store, transport, &path);
+                let before = before.as_ref().unwrap();
+                assert_same_trees(&theirs, before, &format!("{name} as {form}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn podman_loads_what_is_saved() {
+    let registry = Registry::start().unwrap();
+    for (name, image) in corpus() {
+        let (store, reference) = pulled(&registry, &image, name);
+        // of directories Podman makes names that it does not take itself
+        for form in ["oci-archive", "docker-archive"] {
+            let podman = Podman::new().unwrap();
+            let path = save(&store, form, &[&reference], form);
+            let id = podman.load(&path).unwrap();
+            assert_eq!(
+                format!("sha256:{id}"),
+                image.config.digest,
+                "{name} as {form}"
+            );
+            let names = podman.run(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+            assert_eq!(names.unwrap(), reference, "{name} as {form}");
+        }
+    }
+}
+
+#[test]
+fn the_same_images_are_the_same_bytes() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = (small_image("one"), small_image("two"));
+    let saved = |form: &str| {
+        let (store, first) = pulled(&registry, &one, "one");
+        let second = registry.push(&two, "two", "1").unwrap();
+        store.run(&["pull", "--keep-blobs", &second]).success();
+        let path = save(&store, form, &[&first, &second], "archive");
+        let bytes = fs::read(&path).unwrap();
+        let mut command = store.command(&["save", "--as", form, &first, &second]);
+        let output = command.output().unwrap();
+        assert!(output.stdout == bytes, "{form}: standard output");
+        bytes
+    };
+    for form in ["oci-archive", "docker-archive"] {
+        assert!(saved(form) == saved(form), "{form}");
+    }
+}
+
+#[test]
+fn several_images_and_names_share_one_archive() {
+    let registry = Registry::start().unwrap();
+    let (one, two) = (small_image("one"), small_image("two"));
+    let (store, first) = pulled(&registry, &one, "one");
+    let second = registry.push(&two, "two", "1").unwrap();
+    store.run(&["pull", "--keep-blobs", &second]).success();
+    store.run(&["tag", &first, "localhost/again:3"]).success();
+    let all = [first.as_str(), "localhost/again:3", &second];
+    for form in ["oci-archive", "docker-archive"] {
+        let path = save(&store, form, &all, form);
+        for (name, image) in all.iter().zip([&one, &one, &two]) {
+            let copied = store.beside(&format!("{form}-{}", name.replace('/', "-")));
+            skopeo_copy(
+                &format!("{form}:{}:{name}", path.display()),
+                &format!("dir:{}", copied.display()),
+            )
+            .unwrap();
+            let manifest = fs::read_to_string(copied.join("manifest.json")).unwrap();
+            assert!(manifest.contains(&image.config.digest), "{name} of {form}");
+        }
+    }
+    let output = store.beside("directory");
+    let args = [
+        "save",
+        "--as",
+        "docker-dir",
+        "-o",
+        output.to_str().unwrap(),
+        &first,
+        &second,
+    ];
+    let refused = store.run(&args);
+    assert!(
+        refused.one_line_failure().contains("one image"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn what_cannot_be_saved_whole_is_not_there_at_all() {
+    let registry = Registry::start().unwrap();
+    let store = StoreRoot::new().unwrap();
+    let image = small_image("gone");
+    let reference = registry.push(&image, "image", "1").unwrap();
+    let tree = rootfs(&store, &reference, "one");
+    drop(registry);
+    assert!(tree.join("name").exists());
+    let place = store.beside("place");
+    fs::create_dir(&place).unwrap();
+    for form in ["oci-archive", "oci-dir", "docker-archive", "docker-dir"] {
+        let path = place.join(form);
+        let output = store.run(&[
+            "save",
+            "--as",
+            form,
+            "-o",
+            path.to_str().unwrap(),
+            &reference,
+        ]);
+        let line = output.one_line_failure();
+        assert!(line.contains(&image.layers[0].digest), "{line}");
+        assert!(line.contains("--keep-blobs"), "{line}");
+        assert_eq!(
+            fs::read_dir(&place).unwrap().count(),
+            0,
+            "{form} left something"
+        );
+    }
+    let full = place.join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("file"), "mine").unwrap();
+    let output = store.run(&[
+        "save",
+        "--as",
+        "oci-dir",
+        "-o",
+        full.to_str().unwrap(),
+        &reference,
+    ]);
+    assert!(output.one_line_failure().contains("not empty"), "{output}");
+    let output = store.run(&["save", "--format", "json", &reference]);
+    assert!(output.one_line_failure().contains("--output"), "{output}");
+}

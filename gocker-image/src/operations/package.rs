@@ -1,0 +1,259 @@
+//! Where a saved image goes: the files of an archive or a directory, which come into being whole
+//! or not at all, and are the same bytes every time.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
+use nix::unistd::linkat;
+
+use crate::errno::CallError;
+
+/// The size that tar archives are blown up to multiples of.
+const BLOCK: usize = 512;
+
+/// A package in the making. What is not finished leaves nothing behind.
+pub(super) enum Package {
+    Archive(Archive),
+    Directory(Directory),
+}
+
+/// A tar archive.
+pub(super) struct Archive {
+    writer: BufWriter<Box<dyn Write>>,
+    /// The file, and the name that it gets at the end. None: it is a stream.
+    file: Option<(File, PathBuf)>,
+    name: PathBuf,
+}
+
+/// A directory under another name than its own.
+pub(super) struct Directory {
+    unfinished: PathBuf,
+    path: PathBuf,
+}
+
+impl Package {
+    /// An archive that is written to a stream.
+    pub(super) fn stream(writer: Box<dyn Write>) -> Self {
+        Self::Archive(Archive::new(writer, Path::new("standard output")))
+    }
+
+    /// An archive that takes the place of the file `path` when it is finished. Pipes and devices
+    /// are written to as they are.
+    pub(super) fn file(path: &Path) -> anyhow::Result<Self> {
+        let is_plain = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o644);
+        let place = if is_plain {
+            options.custom_flags(libc::O_TMPFILE);
+            parent(path)
+        } else {
+            path
+        };
+        let opened = options.open(place);
+        let file = opened.map_err(|error| CallError::new("open", place, error))?;
+        let writer = file.try_clone();
+        let writer = writer.map_err(|error| CallError::new("dup", "", error))?;
+        let archive = Archive::new(Box::new(writer), path);
+        Ok(Self::Archive(Archive {
+            file: is_plain.then(|| (file, path.to_owned())),
+            ..archive
+        }))
+    }
+
+    /// A directory that must not exist, or be empty.
+    pub(super) fn directory(path: &Path) -> anyhow::Result<Self> {
+        if let Ok(mut entries) = fs::read_dir(path)
+            && entries.next().is_some()
+        {
+            bail!("{path:?} exists and is not empty");
+        }
+        let unfinished = unfinished(path);
+        make_dir(&unfinished)?;
+        Ok(Self::Directory(Directory {
+            unfinished,
+            path: path.to_owned(),
+        }))
+    }
+
+    /// Adds a directory.
+    pub(super) fn add_directory(&mut self, name: &str) -> anyhow::Result<()> {
+        match self {
+            Self::Archive(archive) => {
+                let header = header(&format!("{name}/"), 0, tar::EntryType::Directory, 0o755)?;
+                archive.write(header.as_bytes())
+            }
+            Self::Directory(directory) => make_dir(&directory.unfinished.join(name)),
+        }
+    }
+
+    /// Adds a file with all that `content` holds, which is `size` bytes.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        size: u64,
+        content: &mut dyn Read,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Archive(archive) => {
+                let header = header(name, size, tar::EntryType::Regular, 0o644)?;
+                archive.write(header.as_bytes())?;
+                copy(content, size, |piece| archive.write(piece))?;
+                let padding = size.wrapping_neg() % BLOCK as u64;
+                archive.write(&[0; BLOCK][..usize::try_from(padding)?])
+            }
+            Self::Directory(directory) => {
+                let path = directory.unfinished.join(name);
+                let error = |call| {
+                    let path = path.clone();
+                    move |error: io::Error| CallError::new(call, path, error)
+                };
+                let mut file = File::create_new(&path).map_err(error("open"))?;
+                copy(content, size, |piece| {
+                    Ok(file.write_all(piece).map_err(error("write"))?)
+                })?;
+                Ok(file.sync_all().map_err(error("fsync"))?)
+            }
+        }
+    }
+
+    /// Ends the package, which is seen from now on.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        match self {
+            Self::Archive(mut archive) => {
+                archive.write(&[0; 2 * BLOCK])?;
+                let Archive { writer, file, name } = &mut archive;
+                let flushed = writer.flush();
+                flushed.map_err(|error| CallError::new("write", &*name, error))?;
+                match file {
+                    None => Ok(()),
+                    Some((file, path)) => give_name(file, path),
+                }
+            }
+            Self::Directory(directory) => {
+                let Directory { unfinished, path } = &directory;
+                // an empty one makes room; whatever else has come meanwhile is left alone
+                if path.is_dir() {
+                    fs::remove_dir(path).map_err(|error| CallError::new("rmdir", path, error))?;
+                }
+                let (from, to) = (unfinished.as_path(), path.as_path());
+                let renamed =
+                    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE);
+                Ok(renamed.map_err(|errno| CallError::new("rename", path, errno))?)
+            }
+        }
+    }
+}
+
+impl Archive {
+    fn new(writer: Box<dyn Write>, name: &Path) -> Self {
+        Self {
+            writer: BufWriter::with_capacity(256 << 10, writer),
+            file: None,
+            name: name.to_owned(),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        let written = self.writer.write_all(bytes);
+        Ok(written.map_err(|error| CallError::new("write", &self.name, error))?)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        discard(&self.path);
+    }
+}
+
+/// Removes what an unfinished package at `path` has of a name.
+pub(super) fn discard(path: &Path) {
+    let unfinished = unfinished(path);
+    if unfinished.exists() {
+        // the error that led here says more than another one would
+        drop(fs::remove_dir_all(unfinished));
+    }
+}
+
+/// The name beside `path` that only this process uses.
+fn unfinished(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    parent(path).join(format!(".{name}.gocker-{}", std::process::id()))
+}
+
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if parent == Path::new("") {
+        Path::new(".")
+    } else {
+        parent
+    }
+}
+
+fn make_dir(path: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().mode(0o755).create(path);
+    Ok(made.map_err(|error| CallError::new("mkdir", path, error))?)
+}
+
+/// Gives a file without a name the one that it is for, in the place of what has it.
+fn give_name(file: &File, path: &Path) -> anyhow::Result<()> {
+    file.sync_all()
+        .map_err(|error| CallError::new("fsync", path, error))?;
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let unfinished = unfinished(path);
+    let linked = linkat(
+        AT_FDCWD,
+        link.as_str(),
+        AT_FDCWD,
+        &unfinished,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    );
+    linked.map_err(|errno| CallError::new("linkat", path, errno))?;
+    fs::rename(&unfinished, path).map_err(|error| CallError::new("rename", path, error))?;
+    Ok(())
+}
+
+/// A header without anything that differs between two machines or two moments.
+fn header(name: &str, size: u64, kind: tar::EntryType, mode: u32) -> anyhow::Result<tar::Header> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header
+        .set_path(name)
+        .with_context(|| format!("the name {name:?}"))?;
+    header.set_cksum();
+    Ok(header)
+}
+
+/// Copies all of `content`, which must be `size` bytes.
+fn copy(
+    content: &mut dyn Read,
+    size: u64,
+    mut write: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut copied = 0;
+    loop {
+        match content.read(&mut buffer) {
+            Ok(0) if copied == size => return Ok(()),
+            Ok(0) => bail!("it ended after {copied} of {size} bytes"),
+            Ok(count) => {
+                copied += count as u64;
+                if copied > size {
+                    bail!("it has more than {size} bytes");
+                }
+                write(&buffer[..count])?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
