@@ -224,6 +224,60 @@ fn an_apparmor_profile_is_taken_at_exec() {
     bundle.assert_nothing_left();
 }
 
+/// A profile in the kernel, which goes with the test.
+struct LoadedProfile(String);
+
+impl LoadedProfile {
+    /// Everything is allowed but `/forbidden`.
+    fn load(bundle: &TestBundle) -> Self {
+        let name = format!("conformance-{}", bundle.id());
+        let file = bundle.scratch().join("profile");
+        let text = format!(
+            "profile {name} flags=(attach_disconnected) {{\n capability, network, mount, remount, \
+             umount, signal, ptrace, unix, pivot_root,\n file,\n deny /forbidden rw,\n}}\n"
+        );
+        fs::write(&file, text).expect("write");
+        let mut parser = Command::new("apparmor_parser");
+        run_command(parser.args(["--replace", "--skip-cache"]).arg(&file)).success();
+        Self(name)
+    }
+}
+
+impl Drop for LoadedProfile {
+    fn drop(&mut self) {
+        fs::write("/sys/kernel/security/apparmor/.remove", &self.0).expect("is removed");
+    }
+}
+
+#[test]
+fn an_apparmor_profile_binds_init_and_exec() {
+    needs!(is_root(), "needs root");
+    needs!(has_apparmor(), "AppArmor is not enabled here");
+    needs!(
+        Path::new("/usr/sbin/apparmor_parser").exists(),
+        "needs the Debian package apparmor"
+    );
+    let script = "echo open > /other && cat /proc/self/attr/current /other; \
+                  cat /forbidden 2>/dev/null || echo refused";
+    for no_new_privileges in [true, false] {
+        let bundle = TestBundle::shell(&format!("{script}; exec sleep 1000"));
+        let profile = LoadedProfile::load(&bundle);
+        let bundle = bundle
+            .set("/process/apparmorProfile", json!(profile.0))
+            .set("/process/noNewPrivileges", json!(no_new_privileges));
+        fs::write(bundle.rootfs().join("forbidden"), "seen\n").expect("write");
+        let expected = format!("{} (enforce)\nopen\nrefused\n", profile.0);
+        let container = bundle.running();
+        assert_eq!(exec_shell(&container, &[], script).success(), expected);
+        // Init's own label, too.
+        let label = container.proc_file("attr/current");
+        assert_eq!(label, format!("{} (enforce)\n", profile.0));
+        let unconfined = exec_shell(&container, &["--apparmor", "unconfined"], "cat /forbidden");
+        assert_eq!(unconfined.success(), "seen\n");
+        container.delete(&["--force"]).success();
+    }
+}
+
 #[test]
 fn a_label_of_a_module_that_does_not_run_is_an_error_that_names_the_field() {
     needs!(is_root(), "needs root");

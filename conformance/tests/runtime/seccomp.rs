@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
 
 use conformance::host::is_root;
-use conformance::{TestBundle, gocker_only, needs, peer_differs};
+use conformance::{TestBundle, gocker_only, needs, peer_differs, wait_until};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
@@ -146,13 +148,19 @@ fn flags_and_architectures_are_taken() {
 /// What a program without a library does: one system call, and its errno as exit status.
 #[cfg(target_arch = "x86_64")]
 fn caller(bundle: &TestBundle, number: u32, entry: [u8; 2]) {
-    const LOAD_ADDRESS: u64 = 0x40_0000;
-    const HEADERS: u64 = 64 + 56;
     let mut code = vec![0xb8];
     code.extend(number.to_le_bytes());
     code.extend(entry);
     // neg eax; mov edi, eax; mov eax, 60; syscall
     code.extend([0xf7, 0xd8, 0x89, 0xc7, 0xb8, 60, 0, 0, 0, 0x0f, 0x05]);
+    write_program(bundle, &code);
+}
+
+/// Makes `/caller` of machine code.
+#[cfg(target_arch = "x86_64")]
+fn write_program(bundle: &TestBundle, code: &[u8]) {
+    const LOAD_ADDRESS: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
     for word in [LOAD_ADDRESS + HEADERS, 64, 0] {
         elf.extend(word.to_le_bytes());
@@ -175,6 +183,111 @@ fn caller(bundle: &TestBundle, number: u32, entry: [u8; 2]) {
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
 #[cfg(target_arch = "x86_64")]
 const INT_80: [u8; 2] = [0xcd, 0x80];
+
+/// A thread that calls what it may not ends alone, or with all others: the first one waits for it,
+/// and exits with 7.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_thread_is_killed_or_its_whole_process() {
+    needs!(is_root(), "needs root");
+    #[rustfmt::skip]
+    const CODE: &[u8] = &[
+        0x6a, 1,                                        // push 1: the word that the kernel clears
+        0x49, 0x89, 0xe2,                               // mov r10, rsp
+        // clone(CLONE_VM|FS|FILES|SIGHAND|THREAD|CHILD_CLEARTID, rsp - 4096, 0, r10)
+        0xbf, 0x00, 0x0f, 0x21, 0x00,                   // mov edi, flags
+        0x48, 0x8d, 0xb4, 0x24, 0x00, 0xf0, 0xff, 0xff, // lea rsi, [rsp - 4096]
+        0x31, 0xd2,                                     // xor edx, edx
+        0xb8, 56, 0, 0, 0, 0x0f, 0x05,                  // mov eax, 56; syscall
+        0x85, 0xc0, 0x74, 27,                           // test eax, eax; jz to the thread
+        0x41, 0x83, 0x3a, 0, 0x74, 9,                   // cmp dword [r10], 0; je to the end
+        0xb8, 24, 0, 0, 0, 0x0f, 0x05, 0xeb, 0xf1,      // sched_yield(), and again
+        0xb8, 231, 0, 0, 0, 0xbf, 7, 0, 0, 0, 0x0f, 0x05, // exit_group(7)
+        0xb8, 102, 0, 0, 0, 0x0f, 0x05,                 // getuid()
+        0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05,      // exit(0)
+    ];
+    for (action, code) in [
+        ("SCMP_ACT_ERRNO", 7),
+        ("SCMP_ACT_KILL", 7),
+        ("SCMP_ACT_KILL_THREAD", 7),
+        ("SCMP_ACT_KILL_PROCESS", KILLED),
+    ] {
+        let bundle = TestBundle::new().args(&["/caller"]);
+        write_program(&bundle, CODE);
+        let entry = json!({"names": ["getuid"], "action": action});
+        let output = with_profile(bundle, all_but(entry)).run();
+        assert_eq!(output.code(), code, "{action}: {output}");
+    }
+}
+
+/// The kernel's records of calls (audit's type 1326) by this process, as `/dev/kmsg` has them.
+fn records_of(pid: i32) -> Vec<String> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs::OpenOptions::new();
+    let options = options.read(true).custom_flags(libc::O_NONBLOCK);
+    let mut log = options.open("/dev/kmsg").expect("the kernel's log");
+    let mut records = Vec::new();
+    let mut buffer = [0; 8192];
+    // One record for each read, until there is none; EPIPE says that older ones were overwritten.
+    loop {
+        match log.read(&mut buffer) {
+            Ok(length) => records.push(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+            Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
+            Err(_) => break,
+        }
+    }
+    let pid = format!(" pid={pid} ");
+    records.retain(|record| record.contains("type=1326") && record.contains(&pid));
+    records
+}
+
+/// Whether the kernel records such calls, and where it can be read.
+fn records_calls() -> bool {
+    let logged = fs::read_to_string("/proc/sys/kernel/seccomp/actions_logged");
+    logged.is_ok_and(|words| words.contains("log"))
+        && Path::new("/proc/self/sessionid").exists()
+        && fs::File::open("/dev/kmsg").is_ok()
+        && !Path::new("/run/auditd.pid").exists()
+}
+
+#[test]
+fn calls_are_recorded_where_the_action_or_a_flag_says_so() {
+    needs!(is_root(), "needs root");
+    needs!(
+        records_calls(),
+        "the kernel's records of calls cannot be read here"
+    );
+    let run = |action: &str, flags: Value| {
+        let mut profile = all_but(json!({"names": ["mkdir", "mkdirat"], "action": action}));
+        profile["flags"] = flags;
+        let bundle = TestBundle::new().args(&["/bin/mkdir", "/tmp/made"]);
+        let bundle = with_profile(bundle, profile);
+        let container = bundle.created();
+        let pid = container.pid();
+        container.start().success();
+        container.wait_for("stopped");
+        pid
+    };
+    let silent = run("SCMP_ACT_ERRNO", json!([]));
+    let by_flag = run("SCMP_ACT_ERRNO", json!(["SECCOMP_FILTER_FLAG_LOG"]));
+    let by_action = run("SCMP_ACT_LOG", json!([]));
+    let mut last = Vec::new();
+    wait_until(Duration::from_secs(10), || {
+        last = records_of(by_action);
+        !last.is_empty()
+    });
+    assert!(
+        last.iter().any(|record| record.contains("code=0x7ffc0000")),
+        "{last:?}"
+    );
+    let flagged = records_of(by_flag);
+    assert!(
+        flagged.iter().any(|record| record.contains("code=0x50000")),
+        "{flagged:?}"
+    );
+    assert_eq!(records_of(silent), Vec::<String>::new());
+}
 
 /// Of what the runtime calls, only execve is under the filter when there are no new privileges,
 /// and capset otherwise, so that a profile may be as narrow as this.
