@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use conformance::host::is_root;
 use conformance::namespaces::{Holder, KINDS, joined, link_of, path_of};
-use conformance::{Kind, TestBundle, needs, runtime, wait_until};
+use conformance::{Kind, TestBundle, needs, peer_differs, runtime, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Where a container has a namespace from.
@@ -30,9 +32,23 @@ fn place(kind: &str) -> usize {
     place.expect("a kind")
 }
 
+/// Who makes the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Maker {
+    Root,
+    OrdinaryUser,
+}
+
 /// What the runtime under test can do with a kind.
-fn choices(kind: &str) -> &'static [Origin] {
+fn choices(maker: Maker, kind: &str) -> &'static [Origin] {
     use Origin::{New, One, Other, Runtime};
+    if maker == Maker::OrdinaryUser {
+        return if kind == "user" {
+            &[New, One]
+        } else {
+            &[Runtime, New, One]
+        };
+    }
     match (kind, runtime().kind) {
         // Debian's is older than time namespaces, or does not make them beside the others.
         ("time", Kind::Runc | Kind::Crun) => &[Runtime],
@@ -45,9 +61,14 @@ fn choices(kind: &str) -> &'static [Origin] {
     }
 }
 
-/// Who has just come to a new user namespace may not mount in one that was there before.
-fn is_possible(row: &Row) -> bool {
-    row[place("user")] != Origin::New || row[place("mount")] != Origin::One
+/// Who has just come to a new user namespace may not mount in one that was there before, and an
+/// ordinary user joins nothing that it owned by then.
+fn is_possible(maker: Maker, row: &Row) -> bool {
+    let joins = match maker {
+        Maker::Root => row[place("mount")] == Origin::One,
+        Maker::OrdinaryUser => row.contains(&Origin::One),
+    };
+    row[place("user")] != Origin::New || !joins
 }
 
 /// The same numbers in each run.
@@ -62,8 +83,11 @@ impl Numbers {
         usize::try_from(*state >> 33).expect("31 bits") % limit
     }
 
-    fn row(&mut self) -> Row {
-        KINDS.map(|(kind, _)| choices(kind)[self.below(choices(kind).len())])
+    fn row(&mut self, maker: Maker) -> Row {
+        KINDS.map(|(kind, _)| {
+            let choices = choices(maker, kind);
+            choices[self.below(choices.len())]
+        })
     }
 }
 
@@ -80,25 +104,30 @@ fn pairs_of(row: &Row) -> BTreeSet<Pair> {
 }
 
 /// Rows in which every possible pair occurs.
-fn covering_rows() -> Vec<Row> {
+fn covering_rows(maker: Maker) -> Vec<Row> {
     let mut numbers = Numbers(1);
     let mut possible = |wanted: &dyn Fn(&Row) -> bool| loop {
-        let row = numbers.row();
-        if is_possible(&row) && wanted(&row) {
+        let row = numbers.row(maker);
+        if is_possible(maker, &row) && wanted(&row) {
             return row;
         }
     };
     let mut open = BTreeSet::new();
     for (one, (kind, _)) in KINDS.iter().enumerate() {
         for (other, (later, _)) in KINDS.iter().enumerate().skip(one + 1) {
-            let values = choices(kind).iter().flat_map(|value| {
-                let others = choices(later).iter();
+            let values = choices(maker, kind).iter().flat_map(|value| {
+                let others = choices(maker, later).iter();
                 others.map(move |beside| [(one, *value), (other, *beside)])
             });
             open.extend(values);
         }
     }
-    open.remove(&[(place("mount"), Origin::One), (place("user"), Origin::New)]);
+    open.retain(|[one, other]| {
+        let mut row = [Origin::Runtime; KINDS.len()];
+        row[one.0] = one.1;
+        row[other.0] = other.1;
+        is_possible(maker, &row)
+    });
     let mut rows = Vec::new();
     while let Some([one, other]) = open.first().copied() {
         let holds = |row: &Row| row[one.0] == one.1 && row[other.0] == other.1;
@@ -156,7 +185,7 @@ impl Donors {
 }
 
 /// A bundle that asks for nothing which belongs to a namespace that it may not have.
-fn bundle_of(row: &Row, donors: &Donors) -> TestBundle {
+fn bundle_of(maker: Maker, row: &Row, donors: &Donors) -> TestBundle {
     let has_mounts = row[place("mount")] != Origin::Runtime;
     let mut bundle = TestBundle::sleeper().edit(|config| {
         let whole = config.as_object_mut().expect("an object");
@@ -175,7 +204,9 @@ fn bundle_of(row: &Row, donors: &Donors) -> TestBundle {
         linux.remove("maskedPaths");
         linux.remove("readonlyPaths");
     });
-    if row[place("user")] != Origin::Runtime {
+    if maker == Maker::OrdinaryUser {
+        bundle = bundle.of_ordinary_user();
+    } else if row[place("user")] != Origin::Runtime {
         bundle = bundle.user_namespace();
     }
     for ((kind, _), origin) in KINDS.iter().zip(row) {
@@ -204,15 +235,15 @@ fn assert_has(process: &str, row: &Row, donors: &Donors) {
 }
 
 /// Starts a container of the row, and a further process in it, and looks at both.
-fn try_row(row: &Row, donors: &Donors) {
-    let bundle = bundle_of(row, donors);
+fn try_row(maker: Maker, row: &Row, donors: &Donors) {
+    let bundle = bundle_of(maker, row, donors);
     let container = bundle.container();
     let created = container.create(&[]);
     assert!(created.code() == 0, "{row:?}: {created}");
     container.start().success();
     let process = container.pid().to_string();
     assert_has(&process, row, donors);
-    let pid_file = bundle.scratch().join("pid");
+    let pid_file = bundle.path().join("pid");
     let mut exec = container.command("exec", &["--pid-file", pid_file.to_str().expect("a path")]);
     // It stays, to wait for the process: nobody else would, and its PID namespace would not end.
     let mut exec = exec.args(["/bin/sleep", "1000"]).spawn().expect("exec");
@@ -223,33 +254,55 @@ fn try_row(row: &Row, donors: &Donors) {
         let found = link_of(&further, kind);
         assert_eq!(found, link_of(&process, kind), "{kind} of exec, {row:?}");
     }
+    if maker == Maker::OrdinaryUser {
+        // It has no cgroup by which the runtime would find it.
+        let further = Pid::from_raw(further.parse().expect("a process id"));
+        kill(further, Signal::SIGKILL).expect("kill");
+    }
     container.delete(&["--force"]).success();
     let status = exec.wait().expect("wait for exec");
     assert_eq!(status.code(), Some(137), "{row:?}");
     bundle.assert_nothing_left();
 }
 
-#[test]
-fn every_pair_of_shared_new_and_joined_namespaces_is_had_as_asked_for() {
-    needs!(is_root(), "needs root");
-    let everything_new = |bundle: TestBundle| {
-        let kinds = KINDS.iter().filter(|(kind, _)| *kind != "user");
-        let kinds = kinds.filter(|(kind, _)| choices(kind).contains(&Origin::New));
-        kinds.fold(bundle, |bundle, (kind, _)| {
-            bundle.namespace(kind, Some(json!({"type": kind})))
-        })
-    };
-    let first = everything_new(TestBundle::sleeper().user_namespace());
-    let second = everything_new(TestBundle::sleeper());
+fn with_everything_new(maker: Maker, bundle: TestBundle) -> TestBundle {
+    let kinds = KINDS.iter().filter(|(kind, _)| *kind != "user");
+    let kinds = kinds.filter(|(kind, _)| choices(maker, kind).contains(&Origin::New));
+    kinds.fold(bundle, |bundle, (kind, _)| {
+        bundle.namespace(kind, Some(json!({"type": kind})))
+    })
+}
+
+fn try_all_rows(maker: Maker, first: TestBundle, second: TestBundle) {
+    let first = with_everything_new(maker, first);
+    let second = with_everything_new(maker, second);
     let (one, other) = (first.running(), second.running());
-    for row in covering_rows() {
+    for row in covering_rows(maker) {
         let donors = Donors {
             one: one.pid().to_string(),
             other: other.pid().to_string(),
             mounts: None,
         };
-        try_row(&row, &donors.with_mounts(&row));
+        try_row(maker, &row, &donors.with_mounts(&row));
     }
     assert_eq!(one.status(), "running");
     assert_eq!(other.status(), "running");
+}
+
+#[test]
+fn every_pair_of_shared_new_and_joined_namespaces_is_had_as_asked_for() {
+    needs!(is_root(), "needs root");
+    let first = TestBundle::sleeper().user_namespace();
+    try_all_rows(Maker::Root, first, TestBundle::sleeper());
+}
+
+#[test]
+fn every_pair_that_an_ordinary_user_may_have_is_had_as_asked_for() {
+    needs!(is_root(), "needs root");
+    peer_differs!(
+        Runc | Crun,
+        "they want mappings of an ordinary user who joins"
+    );
+    let bundle = || TestBundle::sleeper().of_ordinary_user();
+    try_all_rows(Maker::OrdinaryUser, bundle(), bundle());
 }

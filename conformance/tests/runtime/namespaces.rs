@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::process::Command;
 
 use conformance::host::{enter_private_mounts, is_root};
-use conformance::namespaces::{link_of, path_of};
-use conformance::{Kind, TestBundle, needs, peer_differs, runtime};
+use conformance::namespaces::{KINDS, link_of, path_of};
+use conformance::{Kind, TestBundle, gocker_only, needs, peer_differs, run_command, runtime};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The kinds that every runtime knows.
 const OLD_KINDS: &[&str] = &["pid", "network", "ipc", "uts", "mount", "cgroup", "user"];
@@ -407,4 +408,16 @@ fn a_cgroup_namespace_begins_at_the_containers_cgroup() {
     let output = bundle.run_ok();
     assert!(!output.contains(bundle.cgroups_path()), "{output}");
     assert!(output.lines().any(|line| line.ends_with(":/")), "{output}");
+}
+
+/// features-linux.md#namespaces
+#[test]
+fn features_lists_the_namespaces_that_the_kernel_has() {
+    gocker_only!();
+    let output = run_command(Command::new(&runtime().program).arg("features"));
+    let features: Value = serde_json::from_str(output.success()).expect("is JSON");
+    let is_there = |kind: &str| fs::symlink_metadata(path_of("self", kind)).is_ok();
+    let kinds = KINDS.iter().map(|(kind, _)| *kind);
+    let expected: Vec<&str> = kinds.filter(|kind| is_there(kind)).collect();
+    assert_eq!(features["linux"]["namespaces"], json!(expected));
 }
