@@ -2,6 +2,7 @@
 //!
 //! See <https://docs.kernel.org/admin-guide/cgroup-v1/devices.html>.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::path::Path;
 
@@ -69,31 +70,31 @@ struct Transition {
 /// How to come from `devices.list` to what is `wanted`: the kernel adds and takes away single
 /// kinds of access, and keeps one line for the same devices.
 fn transition(current: &str, wanted: &[Exception]) -> Transition {
-    let devices = |line: &str| line.rsplit_once(' ').map(|(devices, _)| devices.to_owned());
-    let wanted: Vec<String> = wanted.iter().map(|exception| exception.to_line()).collect();
     let current: Vec<String> = current.lines().map(str::to_owned).collect();
-    // The lines of `all` without what `others` have for the same devices.
-    let beyond = |all: &[String], others: &[String]| -> Vec<String> {
-        let mut rest = Vec::new();
-        for line in all {
-            let other = others.iter().find(|other| devices(other) == devices(line));
-            let (devices, access) = line.rsplit_once(' ').unwrap_or((line, ""));
-            let others_access = other.and_then(|other| other.rsplit_once(' '));
-            let (_, others_access) = others_access.unwrap_or_default();
-            let access: String = access
-                .chars()
-                .filter(|kind| !others_access.contains(*kind))
-                .collect();
-            if !access.is_empty() {
-                rest.push(format!("{devices} {access}"));
-            }
-        }
-        rest
-    };
+    let wanted: Vec<String> = wanted.iter().map(|exception| exception.to_line()).collect();
     Transition {
         first_allow: beyond(&wanted, &current),
         then_deny: beyond(&current, &wanted),
     }
+}
+
+/// `lines` without the kinds of access that `others` have for the same devices.
+fn beyond(lines: &[String], others: &[String]) -> Vec<String> {
+    let split = |line: &String| {
+        let (devices, access) = line.rsplit_once(' ').unwrap_or((line, ""));
+        (devices.to_owned(), access.to_owned())
+    };
+    let others: BTreeMap<String, String> = others.iter().map(split).collect();
+    let mut rest = Vec::new();
+    for (devices, mut access) in lines.iter().map(split) {
+        if let Some(theirs) = others.get(&devices) {
+            access.retain(|kind| !theirs.contains(kind));
+        }
+        if !access.is_empty() {
+            rest.push(format!("{devices} {access}"));
+        }
+    }
+    rest
 }
 
 fn lines(exceptions: &Exceptions) -> Vec<String> {
