@@ -30,6 +30,7 @@ mod limits;
 mod list;
 mod memory_policy;
 mod mount_data;
+mod mount_options;
 mod mounts;
 mod mounts_idmapped;
 mod mounts_rules;

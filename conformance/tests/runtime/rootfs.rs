@@ -213,6 +213,30 @@ fn masked_paths_read_as_empty() {
     );
 }
 
+/// What lies in what is masked, what is masked twice, and the two ends of a link.
+#[test]
+fn masked_paths_may_overlap_and_be_links() {
+    needs!(is_root(), "needs root");
+    let bundle = TestBundle::shell("find /secrets /inside; cat /inside /link").set(
+        "/linux/maskedPaths",
+        json!([
+            "/secrets/deep/file",
+            "/secrets/deep",
+            "/secrets",
+            "/secrets",
+            "/link",
+            "/inside",
+            "/secrets/deep/file",
+            "/secrets/not/there"
+        ]),
+    );
+    fs::create_dir_all(bundle.rootfs().join("secrets/deep")).expect("mkdir");
+    fs::write(bundle.rootfs().join("secrets/deep/file"), "secret\n").expect("write");
+    fs::write(bundle.rootfs().join("inside"), "secret\n").expect("write");
+    std::os::unix::fs::symlink("inside", bundle.rootfs().join("link")).expect("symlink");
+    assert_eq!(bundle.run_ok(), "/secrets\n/inside\n");
+}
+
 /// A file that is not there is left out; a link is not a way out of the rootfs.
 #[test]
 fn a_masked_path_through_a_link_stays_inside() {
@@ -248,6 +272,25 @@ fn readonly_paths_cannot_be_written() {
         3,
         "{output}"
     );
+}
+
+/// One in another, one by a link, with a mount below: none of them can be written.
+#[test]
+fn readonly_paths_may_overlap_and_reach_the_mounts_below() {
+    needs!(is_root(), "needs root");
+    peer_differs!(Runc | Crun, "the mounts below stay writable");
+    let script = "for d in /a /a/b /a/b/mount /real; do touch $d/x && echo $d; done; touch /a-free";
+    let bundle = TestBundle::shell(script)
+        .mount(json!({"destination": "/a/b/mount", "type": "tmpfs", "source": "tmpfs"}))
+        .set(
+            "/linux/readonlyPaths",
+            json!(["/a/b", "/a", "/link", "/link"]),
+        );
+    fs::create_dir(bundle.rootfs().join("real")).expect("mkdir");
+    std::os::unix::fs::symlink("/real", bundle.rootfs().join("link")).expect("symlink");
+    let output = bundle.run();
+    assert_eq!(output.success(), "", "{output}");
+    assert_eq!(output.stderr.matches("ead-only").count(), 4, "{output}");
 }
 
 #[test]
@@ -322,7 +365,10 @@ fn the_root_has_the_propagation_that_the_config_names() {
         ("private", ""),
         ("rshared", "shared:"),
         ("rprivate", ""),
+        ("slave", "master:"),
+        ("rslave", "master:"),
         ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
     ] {
         let bundle = cat_mountinfo().set("/linux/rootfsPropagation", json!(name));
         set_propagation(Path::new("/"), MsFlags::MS_SHARED);

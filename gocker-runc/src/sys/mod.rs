@@ -14,6 +14,7 @@ pub(crate) mod keyctl;
 pub(crate) mod mempolicy;
 pub(crate) mod mount_api;
 pub(crate) mod mount_by_path;
+mod mount_flags;
 pub(crate) mod netlink;
 pub(crate) mod network;
 pub(crate) mod nsfs;
