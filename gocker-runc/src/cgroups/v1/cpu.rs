@@ -53,7 +53,11 @@ fn weight_settings(cpu: &Cpu) -> Vec<Setting> {
     match cpu.idle {
         None => shares.into_iter().collect(),
         Some(Idle::No) => [Some(idle(0)), shares].into_iter().flatten().collect(),
-        Some(Idle::Yes) => [shares, Some(idle(1))].into_iter().flatten().collect(),
+        // It may be idle already, or by systemd's hand.
+        Some(Idle::Yes) => [shares.is_some().then(|| idle(0)), shares, Some(idle(1))]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -109,7 +113,10 @@ mod tests {
         };
         assert_eq!(files(None), ["cpu.shares"]);
         assert_eq!(files(Some(Idle::No)), ["cpu.idle", "cpu.shares"]);
-        assert_eq!(files(Some(Idle::Yes)), ["cpu.shares", "cpu.idle"]);
+        assert_eq!(
+            files(Some(Idle::Yes)),
+            ["cpu.idle", "cpu.shares", "cpu.idle"]
+        );
     }
 
     #[test]

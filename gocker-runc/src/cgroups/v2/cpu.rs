@@ -53,7 +53,11 @@ fn weight_settings(cpu: &Cpu) -> Vec<Setting> {
     match cpu.idle {
         None => weight.into_iter().collect(),
         Some(Idle::No) => [Some(idle(0)), weight].into_iter().flatten().collect(),
-        Some(Idle::Yes) => [weight, Some(idle(1))].into_iter().flatten().collect(),
+        // It may be idle already, or by systemd's hand.
+        Some(Idle::Yes) => [weight.is_some().then(|| idle(0)), weight, Some(idle(1))]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
