@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    CommitArgs, DiffArgs, FsckArgs, HistoryArgs, LoadArgs, PushArgs, SaveArgs, TagArgs,
+    BudgetArgs, CommitArgs, DiffArgs, FsckArgs, HistoryArgs, LoadArgs, PushArgs, SaveArgs, TagArgs,
 };
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
@@ -150,6 +150,8 @@ pub(crate) struct PullArgs {
     /// without its registry
     #[arg(long)]
     pub(crate) keep_blobs: bool,
+    #[command(flatten)]
+    pub(crate) budgets: BudgetArgs,
     /// Show no progress, print only the image's digest
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -315,7 +317,7 @@ pub(crate) struct LimitArgs {
 }
 
 /// Reads `512m` as bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let number = lower
         .strip_suffix("ib")

@@ -340,3 +340,59 @@ fn a_bundle_without_space_for_any_change_is_not_made() {
         assert_eq!(state(&scene.store), scene.pulled, "after {after}");
     });
 }
+
+#[test]
+fn tag_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let args = ["tag", &scene.reference, "other.example/name:1"];
+    scene.kill_before_each_change(&args, &|| {}, &|after| {
+        scene.run(&args);
+        let names = scene.store.run(&["ls", "--quiet"]);
+        let names = names.success().lines().count();
+        assert_eq!(names, 2, "after {after}");
+        scene.run(&["rm", "other.example/name:1"]);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+    });
+}
+
+#[test]
+fn commit_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    scene.run(&["bundle", &scene.reference, "--name", "one"]);
+    let rootfs = scene.store.directory().join("bundles/one/rootfs");
+    fs::write(rootfs.join("d/changed"), "1").unwrap();
+    let before = state(&scene.store);
+    let args = ["commit", "one", "other.example/name:1"];
+    scene.kill_before_each_change(&args, &|| {}, &|after| {
+        scene.run(&args);
+        scene.run(&["rm", "other.example/name:1"]);
+        scene.run(&["prune"]);
+        assert_eq!(state(&scene.store), before, "after {after}");
+    });
+}
+
+#[test]
+fn load_killed_before_any_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let archive = scene.store.beside("image.tar");
+    let archive = archive.to_str().unwrap();
+    scene.run(&["pull", "--quiet", "--keep-blobs", &scene.reference]);
+    scene.run(&["save", "--output", archive, &scene.reference]);
+    scene.assert_clears("a whole save");
+    let args = [
+        "load",
+        "--quiet",
+        "--no-keep-blobs",
+        "--replace",
+        "--input",
+        archive,
+    ];
+    scene.kill_before_each_change(&args, &|| {}, &|after| {
+        scene.run(&args);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+        scene.assert_clears(after);
+    });
+}

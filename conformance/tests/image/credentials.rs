@@ -190,3 +190,52 @@ fn a_credentials_file_that_cannot_be_read_is_an_error_not_an_anonymous_pull() {
     let output = run_within(&mut command, std::time::Duration::from_secs(60));
     assert!(output.failure().contains("broken.json"), "{output}");
 }
+
+/// Some servers of tokens know no POST, and say so in one of several ways.
+#[test]
+fn where_no_token_is_had_by_post_one_is_asked_for_by_get() {
+    for status in [401, 404, 405] {
+        let server = HostileRegistry::start(move |request| {
+            let is_post = request.method == "POST" && request.target.starts_with("/token");
+            is_post.then(|| Answer::status(status))
+        })
+        .unwrap();
+        server.ask_for_token(Some(USER));
+        let store = made_store();
+        let reference = server.serve(&small_image("image"), "image", "latest");
+        pull_with_credentials(&store, server.host(), &reference).success();
+        let asked = server.requests().into_iter();
+        let asked = asked.filter(|request| request.target.starts_with("/token"));
+        let methods: Vec<_> = asked.map(|request| request.method).collect();
+        assert_eq!(methods, ["POST", "GET"], "{status}");
+    }
+}
+
+#[test]
+fn every_field_with_challenges_is_read() {
+    let server = HostileRegistry::start(|request| {
+        let is_let_in = request.field("authorization") == Some("Bearer secret-bearer-token");
+        let is_token = request.target.starts_with("/token");
+        let host = request.field("host").unwrap_or_default();
+        (!is_let_in && !is_token).then(|| {
+            Answer::error(401, "UNAUTHORIZED", "who?")
+                .field("WWW-Authenticate", "Negotiate")
+                .field("WWW-Authenticate", "Basic realm=\"a, b\"")
+                .field(
+                    "WWW-Authenticate",
+                    &format!("Bearer service=\"x, y\", realm=\"http://{host}/token\""),
+                )
+        })
+    })
+    .unwrap();
+    server.ask_for_token(None);
+    let store = made_store();
+    let reference = server.serve(&small_image("image"), "image", "latest");
+    store.run(&["pull", "--quiet", &reference]).success();
+    let requests = server.requests();
+    let token = requests
+        .iter()
+        .find(|request| request.target.starts_with("/token"));
+    let target = &token.unwrap().target;
+    assert!(target.contains("service=x%2C+y"), "{target}");
+}

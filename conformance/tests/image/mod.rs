@@ -11,6 +11,7 @@ mod backing;
 mod bad_answers;
 mod bad_documents;
 mod bad_layers;
+mod budgets;
 mod bundle;
 mod changes;
 mod commit;

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::Context;
+use super::{BudgetArgs, Context};
 use crate::cli::Format;
 use crate::digest::Digest;
 use crate::image::{Platform, PlatformChoice};
@@ -16,7 +16,6 @@ use crate::reference::Reference;
 use crate::report;
 use crate::store::Taking;
 use crate::trust::PolicyPaths;
-use crate::unpack::Budgets;
 
 #[derive(Args, Debug)]
 pub(crate) struct LoadArgs {
@@ -39,6 +38,8 @@ pub(crate) struct LoadArgs {
     /// The policy.json, instead of the user's or the system's
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    #[command(flatten)]
+    budgets: BudgetArgs,
     /// Show no progress, print only digests
     #[arg(short, long)]
     quiet: bool,
@@ -73,7 +74,7 @@ pub(crate) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     }
     let options = LoadOptions {
         platform: PlatformChoice::new(args.platform.clone()),
-        budgets: Budgets::default(),
+        budgets: args.budgets.budgets(),
         policy: (args.policy.clone()).map_or(PolicyPaths::Default, PolicyPaths::Only),
         blobs: if args.no_keep_blobs {
             LayerBlobs::Streamed

@@ -3,6 +3,7 @@
 //! Each file is one command: it calls an operation and prints what that
 //! returns. It decides nothing.
 
+mod budgets;
 mod bundle;
 mod commit;
 mod diff;
@@ -31,6 +32,7 @@ use crate::reference::Reference;
 use crate::registry::{AuthFiles, Client, ClientConfig, Credential, RegistryError};
 use crate::store::{Options, Store};
 
+pub(crate) use budgets::BudgetArgs;
 pub(crate) use bundle::overrides;
 pub(crate) use commit::CommitArgs;
 pub(crate) use diff::DiffArgs;

@@ -11,7 +11,6 @@ use crate::progress::size_text;
 use crate::report;
 use crate::store::Store;
 use crate::trust::PolicyPaths;
-use crate::unpack::Budgets;
 
 #[derive(Serialize)]
 struct Answer<'a> {
@@ -53,7 +52,7 @@ pub(crate) fn pull_quietly(
     let options = PullOptions {
         reference,
         platform: PlatformChoice::new(args.platform.clone()),
-        budgets: Budgets::default(),
+        budgets: args.budgets.budgets(),
         trust: Trust {
             keys: args.verify_key.clone(),
             policy: (args.policy.clone()).map_or(PolicyPaths::Default, PolicyPaths::Only),

@@ -18,7 +18,7 @@ use super::containers::{Lease, remove_bundle};
 use super::runtime::Runtime;
 use super::wait::HeldSignals;
 use crate::cli::{Format, PullArgs};
-use crate::commands::{self, Context};
+use crate::commands::{self, BudgetArgs, Context};
 use crate::image::Platform;
 use crate::operations::{self, BundleRequest, Place, Progress as _};
 use crate::progress::LayerProgress;
@@ -119,6 +119,7 @@ fn pull_if_missing(
         verify_key: Vec::new(),
         policy: None,
         keep_blobs: false,
+        budgets: BudgetArgs::default(),
         quiet: args.quiet,
         format: Format::Text,
     };

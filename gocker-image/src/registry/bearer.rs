@@ -256,6 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_lasts_as_long_as_it_says_or_a_minute() {
+        let cases = [
+            (r#"{"token":"a"}"#, 60),
+            (r#"{"token":"a","expires_in":0}"#, 60),
+            (r#"{"token":"a","expires_in":-5}"#, 60),
+            (r#"{"token":"a","expires_in":1e300}"#, 60),
+            (r#"{"token":"a","expires_in":300}"#, 300),
+        ];
+        for (body, life) in cases {
+            let answer = parse_answer(body.as_bytes()).unwrap();
+            let left = answer.expires.unwrap() - Instant::now();
+            let (least, most) = (Duration::from_secs(life - 11), Duration::from_secs(life));
+            assert!((least..=most).contains(&left), "{body}: {left:?}");
+        }
+    }
+
+    #[test]
     fn only_a_realm_that_the_registry_may_name_is_asked() {
         let cases = [
             ("https://a.io", "https://auth.b.io/token", true),
