@@ -105,6 +105,24 @@ fn another_repository_of_the_same_registry_takes_the_layers_over() {
 }
 
 #[test]
+fn a_committed_image_is_pushed_with_the_layers_of_its_base() {
+    let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let (store, reference) = pulled(&from, &small_image("base"), &[]);
+    let rootfs = store.bundle(&reference, "b").join("rootfs");
+    std::fs::write(rootfs.join("added"), "by hand").unwrap();
+    store.run(&["commit", "b", "localhost/made"]).success();
+    let destination = to.reference("made:1");
+    let answer = store
+        .run(&["push", "--format", "json", "localhost/made", &destination])
+        .json();
+    let raw = umoci::raw_manifest(&destination).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&raw).unwrap();
+    assert_eq!(answer["manifest"], images::digest_of(&raw).as_str());
+    assert_eq!(answer["uploaded_layers"], 2);
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn a_layer_that_is_nowhere_is_named_with_what_to_do() {
     let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
     let image = small_image("gone");

@@ -19,6 +19,7 @@ use flate2::write::GzEncoder;
 
 use super::committed::{self, Step};
 use super::config_change::ConfigChange;
+use super::documents;
 use super::unpack::{self, Layer, Unpacked};
 use super::{Progress, find_bundle, stored_name};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -166,7 +167,8 @@ impl Work<'_> {
         let unpacked = self.unpack(&manifest, &config, layer.as_ref())?;
         // held until the image's record names it
         let kept = layer.map(|layer| layer.blob.keep()).transpose()?;
-        let (reference, image) = self.record(&manifest, &config, &unpacked)?;
+        let origin = documents::origin_of(store, &base.image.manifest)?;
+        let (reference, image) = self.record(&manifest, &config, &unpacked, origin)?;
         Ok(Committed {
             reference,
             image,
@@ -262,6 +264,7 @@ impl Work<'_> {
         manifest: &[u8],
         config: &[u8],
         unpacked: &Unpacked,
+        origin: Origin,
     ) -> anyhow::Result<(String, ImageRecord)> {
         let store = self.store;
         let (manifest_digest, config_digest) = (Digest::of(manifest), Digest::of(config));
@@ -291,7 +294,7 @@ impl Work<'_> {
             manifest: manifest_digest.clone(),
             resolved: manifest_digest,
             updated: now(),
-            origin: Origin::Here,
+            origin,
         })?;
         Ok((reference, image))
     }

@@ -134,6 +134,15 @@ fn origins(
     Ok(origins)
 }
 
+/// Where the layers of the image `manifest` may be fetched from again, for an image that is made
+/// on top of it.
+pub(super) fn origin_of(store: &Store, manifest: &Digest) -> anyhow::Result<Origin> {
+    let names = store.references()?;
+    let own = names.iter().filter(|name| name.manifest == *manifest);
+    let pulled_by = own.filter_map(origin).next();
+    Ok(pulled_by.map_or(Origin::Here, |name| Origin::Other(name.to_owned())))
+}
+
 /// The name that the image of a name was pulled by.
 pub(super) fn origin(name: &RefRecord) -> Option<&str> {
     match &name.origin {

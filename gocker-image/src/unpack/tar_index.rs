@@ -73,7 +73,7 @@ pub fn members(mut file: File) -> Result<Vec<Member>, IndexError> {
         }
         let kind = match entry.kind {
             Kind::Regular if entry.extents.is_none() => MemberKind::File {
-                offset: tar.position(),
+                offset: tar.position,
                 size: entry.size,
             },
             Kind::Directory => MemberKind::Directory,
@@ -87,4 +87,20 @@ pub fn members(mut file: File) -> Result<Vec<Member>, IndexError> {
     }
     tar.finish()?;
     Ok(members)
+}
+
+impl TarStream<BufReader<File>> {
+    /// Leaves the current entry's content out, in a file of `end` bytes.
+    fn seek_over(&mut self, end: u64) -> Result<(), TarError> {
+        let count = self.remaining.saturating_add(self.padding);
+        let next = self.position.saturating_add(count);
+        // some archivers leave out the padding of the last member
+        if self.position.saturating_add(self.remaining) > end {
+            return Err(TarError::Truncated(end));
+        }
+        let offset = i64::try_from(count).map_err(|_| TarError::Truncated(end))?;
+        self.reader.seek_relative(offset).map_err(TarError::Read)?;
+        (self.position, self.remaining, self.padding) = (next, 0, 0);
+        Ok(())
+    }
 }

@@ -12,8 +12,7 @@
 //! Spec: POSIX.1-2017, pax, "ustar Interchange Format"; image-spec layer.md
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead};
 
 use tar::{EntryType, GnuHeader};
 
@@ -120,12 +119,12 @@ struct Extensions {
 
 /// A tar archive that is read once, from front to back.
 pub(super) struct TarStream<R> {
-    reader: R,
+    pub(super) reader: R,
     /// Bytes read so far.
-    position: u64,
+    pub(super) position: u64,
     /// Content of the current entry not yet read.
-    remaining: u64,
-    padding: u64,
+    pub(super) remaining: u64,
+    pub(super) padding: u64,
     /// Keys of global headers, which nothing here obeys.
     pub(super) ignored_globals: bool,
 }
@@ -385,27 +384,6 @@ impl<R: BufRead> TarStream<R> {
             numbers.add(&block)?;
         }
         sparse::pairs(numbers.pairs())
-    }
-}
-
-impl TarStream<BufReader<File>> {
-    /// Where the next byte is read from.
-    pub(super) fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// Leaves the current entry's content out, in a file of `end` bytes.
-    pub(super) fn seek_over(&mut self, end: u64) -> Result<(), TarError> {
-        let count = self.remaining.saturating_add(self.padding);
-        let next = self.position.saturating_add(count);
-        // some archivers leave out the padding of the last member
-        if self.position.saturating_add(self.remaining) > end {
-            return Err(TarError::Truncated(end));
-        }
-        let offset = i64::try_from(count).map_err(|_| TarError::Truncated(end))?;
-        self.reader.seek_relative(offset).map_err(TarError::Read)?;
-        (self.position, self.remaining, self.padding) = (next, 0, 0);
-        Ok(())
     }
 }
 
