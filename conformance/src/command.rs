@@ -6,6 +6,7 @@
 use std::env;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -211,6 +212,21 @@ pub fn end_within(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
         child.wait().expect("wait for a child");
     }
     status
+}
+
+/// Starts a command with its standard descriptors on a terminal, whose own side is not kept in
+/// `command`: the terminal ends with the program.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn spawn_on(terminal: BorrowedFd<'_>, command: &mut Command) -> Child {
+    let side = || Stdio::from(terminal.try_clone_to_owned().expect("dup"));
+    let child = command.stdin(side()).stdout(side()).stderr(side()).spawn();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    child.expect("spawn")
 }
 
 /// A child's id as the kernel interfaces want it.

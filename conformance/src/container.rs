@@ -40,9 +40,7 @@ impl<'b> Container<'b> {
     /// `RUNTIME --root DIR`, this subcommand, its options, the id.
     #[must_use]
     pub fn command(&self, subcommand: &str, options: &[&str]) -> Command {
-        let mut command = self.bundle.runtime();
-        command.arg(subcommand).args(options).arg(&self.id);
-        command
+        on(self.bundle, &self.id, subcommand, options)
     }
 
     /// `create`.
@@ -165,11 +163,35 @@ impl<'b> Container<'b> {
     }
 
     fn with_bundle(&self, subcommand: &str, options: &[&str]) -> Output {
-        let path = self.bundle.path();
-        let mut all = vec!["--bundle", path.to_str().expect("a path")];
-        all.extend(options);
-        run_command(&mut self.command(subcommand, &all))
+        run_command(&mut making(self.bundle, &self.id, subcommand, options))
     }
+}
+
+impl TestBundle {
+    /// `RUNTIME --root DIR`, this subcommand, its options, the id of the bundle's container, which
+    /// is left to somebody else to delete.
+    #[must_use]
+    pub fn command(&self, subcommand: &str, options: &[&str]) -> Command {
+        on(self, self.id(), subcommand, options)
+    }
+
+    /// The same for `create` and `run`, which take the bundle's directory, too.
+    #[must_use]
+    pub fn making(&self, subcommand: &str, options: &[&str]) -> Command {
+        making(self, self.id(), subcommand, options)
+    }
+}
+
+fn on(bundle: &TestBundle, id: &str, subcommand: &str, options: &[&str]) -> Command {
+    let mut command = bundle.runtime();
+    command.arg(subcommand).args(options).arg(id);
+    command
+}
+
+fn making(bundle: &TestBundle, id: &str, subcommand: &str, options: &[&str]) -> Command {
+    let path = bundle.path();
+    let bundle_option = ["--bundle", path.to_str().expect("a path")];
+    on(bundle, id, subcommand, &[&bundle_option, options].concat())
 }
 
 impl Drop for Container<'_> {

@@ -298,8 +298,7 @@ impl TestBundle {
     #[track_caller]
     #[must_use]
     pub fn run(&self) -> Output {
-        let path = self.path();
-        self.call(&["run", "--bundle", path.to_str().expect("a path"), &self.id])
+        run_command(&mut self.making("run", &[]))
     }
 
     /// `run` that must succeed; returns what the process wrote.

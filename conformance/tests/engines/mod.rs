@@ -9,11 +9,12 @@ mod podman_rootless;
 mod terminal;
 
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use conformance::command::{end_within, process_id};
+use conformance::command::{end_within, process_id, spawn_on};
 use conformance::images::{Blob, Image, busybox};
 use conformance::{run_command, runtime};
 use nix::sys::signal::{Signal, kill};
@@ -75,17 +76,7 @@ fn write_archive(image: &Image, path: &Path) {
 /// A command on a terminal of the test's own, and what appeared on it.
 fn run_on_a_terminal(command: &mut Command) -> (i32, String) {
     let pty = nix::pty::openpty(None, None).expect("openpty");
-    let slave = || Stdio::from(pty.slave.try_clone().expect("dup"));
-    let mut child = command
-        .stdin(slave())
-        .stdout(slave())
-        .stderr(slave())
-        .spawn()
-        .expect("spawn");
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let mut child = spawn_on(pty.slave.as_fd(), command);
     drop(pty.slave);
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();

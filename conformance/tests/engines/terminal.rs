@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsFd as _;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use conformance::command::process_id;
+use conformance::command::{process_id, spawn_on};
 use conformance::wait_until;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
@@ -34,18 +35,7 @@ impl Terminal {
     pub(super) fn run(command: &mut Command, size: (u16, u16)) -> Self {
         let pty = nix::pty::openpty(None, None).expect("openpty");
         tcsetwinsize(&pty.slave, winsize(size)).expect("set the size");
-        let slave = || Stdio::from(pty.slave.try_clone().expect("dup"));
-        let child = command
-            .stdin(slave())
-            .stdout(slave())
-            .stderr(slave())
-            .spawn()
-            .expect("spawn");
-        // The command would keep its ends, and the terminal would never end.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        let child = spawn_on(pty.slave.as_fd(), command);
         fcntl(&pty.master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("fcntl");
         Self {
             master: File::from(pty.master),

@@ -4,13 +4,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use conformance::command::{process_id, run_within};
+use conformance::command::{process_id, run_within, spawn_on};
 use conformance::hostile::{Answer, base64};
 use conformance::{HostileRegistry, Output, Registry, StoreRoot, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -174,14 +174,8 @@ fn credentials_can_be_given_for_one_command() {
 fn login_on_terminal(store: &StoreRoot, registry: &str) -> (Child, fs::File, OwnedFd) {
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut command = store.command(&["login", "--username", "user", registry]);
-    let slave = || Stdio::from(pty.slave.try_clone().unwrap());
     command.env("REGISTRY_AUTH_FILE", auth_file(store));
-    let child = command
-        .stdin(slave())
-        .stdout(slave())
-        .stderr(slave())
-        .spawn()
-        .unwrap();
+    let child = spawn_on(pty.slave.as_fd(), &mut command);
     let mut master = fs::File::from(pty.master);
     let mut shown = Vec::new();
     while !shown.ends_with(b"password: ") {

@@ -101,12 +101,6 @@ fn say(socket: &Path, message: &str) {
     client.send_to(message.as_bytes(), socket).expect("sent");
 }
 
-fn run_of(bundle: &TestBundle, container: &Container<'_>, options: &[&str]) -> Command {
-    let path = bundle.path();
-    let all = [&["--bundle", path.to_str().expect("a path")], options].concat();
-    container.command("run", &all)
-}
-
 const STAY: &str = "test -S $NOTIFY_SOCKET && touch $NOTIFY_SOCKET.x 2>/dev/null && exit 5
     exec sleep 1000";
 
@@ -117,8 +111,7 @@ fn a_detached_run_returns_when_the_container_is_ready() {
     let bundle = TestBundle::shell(STAY);
     let manager = Manager::new(&bundle);
     let container = bundle.container();
-    bundle.write_config();
-    let mut child = manager.spawn(run_of(&bundle, &container, &["--detach"]));
+    let mut child = manager.spawn(bundle.making("run", &["--detach"]));
     let socket = containers_socket(&bundle);
     container_pid(&container);
     say(&socket, "STATUS=not yet");
@@ -138,10 +131,7 @@ fn start_returns_when_the_container_is_ready() {
     let bundle = TestBundle::shell(STAY);
     let manager = Manager::new(&bundle);
     let container = bundle.container();
-    bundle.write_config();
-    let path = bundle.path();
-    let options = ["--bundle", path.to_str().expect("a path")];
-    let mut create = container.command("create", &options);
+    let mut create = bundle.making("create", &[]);
     run_command(create.env("NOTIFY_SOCKET", &manager.path)).success();
     let mut child = manager.spawn(container.command("start", &[]));
     let socket = containers_socket(&bundle);
@@ -161,9 +151,8 @@ fn a_container_that_ends_without_being_ready_ends_the_wait() {
     peer_differs!(Runc | Crun, "it waits until the process is reaped");
     let bundle = TestBundle::new();
     let manager = Manager::new(&bundle);
-    let container = bundle.container();
-    bundle.write_config();
-    let mut child = manager.spawn(run_of(&bundle, &container, &["--detach"]));
+    let _container = bundle.container();
+    let mut child = manager.spawn(bundle.making("run", &["--detach"]));
     assert_eq!(child.code(), Some(0));
 }
 
@@ -175,8 +164,7 @@ fn a_run_in_the_foreground_names_itself_and_goes_on() {
     let bundle = TestBundle::shell("trap 'exit 7' TERM; while :; do sleep 0.05; done");
     let manager = Manager::new(&bundle);
     let container = bundle.container();
-    bundle.write_config();
-    let mut child = manager.spawn(run_of(&bundle, &container, &[]));
+    let mut child = manager.spawn(bundle.making("run", &[]));
     let socket = containers_socket(&bundle);
     container_pid(&container);
     say(&socket, "READY=1");
@@ -201,7 +189,7 @@ fn the_container_reaches_the_socket_that_it_is_told() {
         let manager = Manager::new(&bundle);
         let container = bundle.container();
         bundle.write_config();
-        let mut child = manager.spawn(run_of(&bundle, &container, &["--detach"]));
+        let mut child = manager.spawn(bundle.making("run", &["--detach"]));
         let main = format!("MAINPID={}", container_pid(&container));
         assert_eq!(manager.hears(), [main.as_str(), "READY=1"]);
         manager.hears_the_barrier();
@@ -223,11 +211,7 @@ fn a_service_manager_that_is_gone_keeps_no_container_from_running() {
     needs!(is_root(), "needs root");
     gocker_only!();
     let bundle = TestBundle::shell("ls -A /run/notify");
-    let path = bundle.path();
-    bundle.write_config();
-    let container = bundle.container();
-    let options = ["--bundle", path.to_str().expect("a path")];
-    let mut command = container.command("run", &options);
+    let mut command = bundle.making("run", &[]);
     let output = run_command(command.env("NOTIFY_SOCKET", "/no/such/socket"));
     assert_eq!(output.success(), "notify.sock\n");
     bundle.assert_nothing_left();

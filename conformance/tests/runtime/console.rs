@@ -3,13 +3,14 @@
 use std::fs::{self, File};
 use std::io::{IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use conformance::command::spawn_on;
 use conformance::host::is_root;
 use conformance::{Output, TestBundle, needs, peer_differs, run_command, wait_until};
 use nix::pty::{Winsize, openpty};
@@ -45,13 +46,7 @@ pub(crate) struct Foreground {
 }
 
 fn run_on_a_terminal(bundle: &TestBundle, rows: u16, columns: u16) -> Foreground {
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
-    on_a_terminal(command, rows, columns)
+    on_a_terminal(bundle.making("run", &[]), rows, columns)
 }
 
 /// Runs a command on a terminal of this size.
@@ -63,14 +58,8 @@ pub(crate) fn on_a_terminal(mut command: Command, rows: u16, columns: u16) -> Fo
         ws_ypixel: 0,
     };
     let pty = openpty(&size, None).expect("openpty");
-    let slave = |slave: &OwnedFd| Stdio::from(slave.try_clone().expect("dup"));
-    command
-        .stdin(slave(&pty.slave))
-        .stdout(slave(&pty.slave))
-        .stderr(slave(&pty.slave));
-    let child = command.spawn().expect("spawn");
     Foreground {
-        child,
+        child: spawn_on(pty.slave.as_fd(), &mut command),
         master: File::from(pty.master),
     }
 }
@@ -199,19 +188,10 @@ fn the_callers_terminal_is_left_as_it_was() {
     let pty = openpty(&size, None).expect("openpty");
     let before = nix::sys::termios::tcgetattr(&pty.slave).expect("tcgetattr");
     let bundle = with_terminal("true");
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
-    let slave = || Stdio::from(pty.slave.try_clone().expect("dup"));
-    let status = command
-        .stdin(slave())
-        .stdout(slave())
-        .stderr(slave())
-        .status()
-        .expect("spawn");
+    let mut command = bundle.making("run", &[]);
+    let status = spawn_on(pty.slave.as_fd(), &mut command)
+        .wait()
+        .expect("wait");
     assert!(status.success());
     let after = nix::sys::termios::tcgetattr(&pty.slave).expect("tcgetattr");
     assert_eq!(before.local_flags, after.local_flags);

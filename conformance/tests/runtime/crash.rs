@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use conformance::host::is_root;
-use conformance::{Container, TestBundle, needs, peer_differs, wait_until};
+use conformance::{TestBundle, needs, peer_differs, run_command, wait_until};
 
 /// How many instants are tried.
 const INSTANTS: u32 = 40;
@@ -27,22 +27,6 @@ fn time_of(command: &mut Command) -> Duration {
     let start = Instant::now();
     assert!(spawn(command).wait().expect("wait").success());
     start.elapsed()
-}
-
-fn create(bundle: &TestBundle) -> Command {
-    let path = bundle.path();
-    bundle.container_command("create", &["--bundle", path.to_str().expect("a path")])
-}
-
-trait CommandOf {
-    fn container_command(&self, subcommand: &str, options: &[&str]) -> Command;
-}
-
-impl CommandOf for TestBundle {
-    fn container_command(&self, subcommand: &str, options: &[&str]) -> Command {
-        let container = std::mem::ManuallyDrop::new(Container::new(self, self.id()));
-        container.command(subcommand, options)
-    }
 }
 
 /// Processes that have anything to do with the bundle: they were started by its
@@ -101,7 +85,7 @@ fn create_killed_at_any_instant_is_cleared_away_by_delete() {
         "what they leave before the state is written stays"
     );
     let bundle = TestBundle::sleeper();
-    kill_at_many_instants(&bundle, &|| {}, &|| create(&bundle));
+    kill_at_many_instants(&bundle, &|| {}, &|| bundle.making("create", &[]));
 }
 
 #[test]
@@ -112,17 +96,17 @@ fn create_in_a_user_namespace_killed_at_any_instant_is_cleared_away() {
         "what they leave before the state is written stays"
     );
     let bundle = TestBundle::sleeper().user_namespace();
-    kill_at_many_instants(&bundle, &|| {}, &|| create(&bundle));
+    kill_at_many_instants(&bundle, &|| {}, &|| bundle.making("create", &[]));
 }
 
 #[test]
 fn start_killed_at_any_instant_is_cleared_away_by_delete() {
     needs!(is_root(), "needs root");
     let bundle = TestBundle::sleeper();
-    let prepare = || assert!(spawn(&mut create(&bundle)).wait().expect("wait").success());
-    kill_at_many_instants(&bundle, &prepare, &|| {
-        bundle.container_command("start", &[])
-    });
+    let prepare = || {
+        run_command(&mut bundle.making("create", &[])).success();
+    };
+    kill_at_many_instants(&bundle, &prepare, &|| bundle.command("start", &[]));
 }
 
 #[test]
@@ -130,9 +114,11 @@ fn delete_killed_at_any_instant_can_be_done_again() {
     needs!(is_root(), "needs root");
     peer_differs!(Runc | Crun, "a state without its files cannot be deleted");
     let bundle = TestBundle::sleeper();
-    let prepare = || assert!(spawn(&mut create(&bundle)).wait().expect("wait").success());
+    let prepare = || {
+        run_command(&mut bundle.making("create", &[])).success();
+    };
     kill_at_many_instants(&bundle, &prepare, &|| {
-        bundle.container_command("delete", &["--force"])
+        bundle.command("delete", &["--force"])
     });
 }
 
@@ -146,10 +132,10 @@ fn after_a_killed_create_list_and_state_still_work() {
         "what they leave before the state is written stays"
     );
     let bundle = TestBundle::sleeper();
-    let whole = time_of(&mut create(&bundle));
+    let whole = time_of(&mut bundle.making("create", &[]));
     bundle.container().delete(&["--force"]).success();
     for instant in 0..12 {
-        let mut child = spawn(&mut create(&bundle));
+        let mut child = spawn(&mut bundle.making("create", &[]));
         sleep(whole * instant / 12);
         child.kill().expect("kill");
         child.wait().expect("wait");

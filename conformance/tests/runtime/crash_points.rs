@@ -105,23 +105,6 @@ fn kill_before_each<'c>(
     assert!(2 * killed > tried, "killed {killed} times of {tried}");
 }
 
-fn with_bundle(bundle: &TestBundle, subcommand: &str, options: &[&str]) -> Command {
-    let mut command = bundle.runtime();
-    command
-        .arg(subcommand)
-        .arg("--bundle")
-        .arg(bundle.path())
-        .args(options)
-        .arg(bundle.id());
-    command
-}
-
-fn of_it(bundle: &TestBundle, subcommand: &str, options: &[&str]) -> Command {
-    let mut command = bundle.runtime();
-    command.arg(subcommand).args(options).arg(bundle.id());
-    command
-}
-
 /// Ends the test unless gocker-runc can be judged here.
 macro_rules! needs_strace {
     () => {
@@ -138,7 +121,7 @@ macro_rules! needs_strace {
 fn create_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper();
-    let create = || with_bundle(&bundle, "create", &[]);
+    let create = || bundle.making("create", &[]);
     kill_at_many_calls(&bundle, &|| {}, &create);
 }
 
@@ -146,7 +129,7 @@ fn create_killed_before_any_call_is_cleared_away() {
 fn create_in_a_user_namespace_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper().user_namespace();
-    let create = || with_bundle(&bundle, "create", &[]);
+    let create = || bundle.making("create", &[]);
     kill_at_many_calls(&bundle, &|| {}, &create);
 }
 
@@ -154,7 +137,7 @@ fn create_in_a_user_namespace_killed_before_any_call_is_cleared_away() {
 fn create_without_a_pid_namespace_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper().namespace("pid", None);
-    let create = || with_bundle(&bundle, "create", &[]);
+    let create = || bundle.making("create", &[]);
     kill_at_many_calls(&bundle, &|| {}, &create);
 }
 
@@ -162,7 +145,7 @@ fn create_without_a_pid_namespace_killed_before_any_call_is_cleared_away() {
 fn a_detached_run_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper();
-    let run = || with_bundle(&bundle, "run", &["--detach"]);
+    let run = || bundle.making("run", &["--detach"]);
     kill_at_many_calls(&bundle, &|| {}, &run);
 }
 
@@ -170,7 +153,7 @@ fn a_detached_run_killed_before_any_call_is_cleared_away() {
 fn a_foreground_run_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::shell("exit 0");
-    let run = || with_bundle(&bundle, "run", &[]);
+    let run = || bundle.making("run", &[]);
     kill_at_many_calls(&bundle, &|| {}, &run);
 }
 
@@ -179,16 +162,9 @@ fn start_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper();
     let prepare = || {
-        bundle
-            .call(&[
-                "create",
-                "--bundle",
-                bundle.path().to_str().expect("a path"),
-                bundle.id(),
-            ])
-            .success();
+        run_command(&mut bundle.making("create", &[])).success();
     };
-    kill_at_many_calls(&bundle, &prepare, &|| of_it(&bundle, "start", &[]));
+    kill_at_many_calls(&bundle, &prepare, &|| bundle.command("start", &[]));
 }
 
 /// Running or created: what `state` says is what is so.
@@ -199,14 +175,14 @@ fn start_killed_before_any_call_leaves_a_true_status() {
     let ran = bundle.rootfs().join("ran");
     let calls = {
         let _container = bundle.created();
-        calls_of(&bundle, &of_it(&bundle, "start", &[]))
+        calls_of(&bundle, &bundle.command("start", &[]))
     };
     let step = (calls.len() / points(POINTS)).max(1);
     for call in calls.iter().rev().step_by(step) {
         fs::remove_file(&ran).ok();
         let container = bundle.created();
         let inject = call.kill_before();
-        let start = of_it(&bundle, "start", &[]);
+        let start = bundle.command("start", &[]);
         drop(run_command(&mut traced(
             &start,
             &["-o", "/dev/null", "-e", &inject],
@@ -234,18 +210,10 @@ fn exec_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper();
     let prepare = || {
-        bundle
-            .call(&[
-                "run",
-                "--detach",
-                "--bundle",
-                bundle.path().to_str().expect("a path"),
-                bundle.id(),
-            ])
-            .success();
+        run_command(&mut bundle.making("run", &["--detach"])).success();
     };
     let exec = || {
-        let mut command = of_it(&bundle, "exec", &["--detach"]);
+        let mut command = bundle.command("exec", &["--detach"]);
         command.args(["sleep", "1000"]);
         command
     };
@@ -258,18 +226,10 @@ fn delete_killed_before_any_call_can_be_done_again() {
     needs_strace!();
     let bundle = TestBundle::sleeper();
     let prepare = || {
-        bundle
-            .call(&[
-                "run",
-                "--detach",
-                "--bundle",
-                bundle.path().to_str().expect("a path"),
-                bundle.id(),
-            ])
-            .success();
+        run_command(&mut bundle.making("run", &["--detach"])).success();
     };
     kill_at_many_calls(&bundle, &prepare, &|| {
-        of_it(&bundle, "delete", &["--force"])
+        bundle.command("delete", &["--force"])
     });
 }
 
@@ -278,7 +238,7 @@ fn delete_killed_before_any_call_can_be_done_again() {
 fn create_by_an_ordinary_user_killed_before_any_call_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper().of_ordinary_user();
-    let create = || with_bundle(&bundle, "create", &[]);
+    let create = || bundle.making("create", &[]);
     kill_at_calls(&bundle, 2 * points(POINTS), &|| {}, &create);
 }
 
@@ -287,7 +247,7 @@ fn create_by_an_ordinary_user_killed_before_any_call_is_cleared_away() {
 fn an_ordinary_users_create_killed_before_its_init_is_on_record_is_cleared_away() {
     needs_strace!();
     let bundle = TestBundle::sleeper().of_ordinary_user();
-    let create = || with_bundle(&bundle, "create", &[]);
+    let create = || bundle.making("create", &[]);
     let calls = calls_of(&bundle, &create());
     bundle.container().delete(&["--force"]).success();
     let last = |name: &str| calls.iter().rposition(|call| call.name == name);

@@ -184,12 +184,7 @@ fn what_a_hook_leaves_behind_holds_nothing_up() {
     let pid_file = bundle.scratch().join("pid");
     let hook = shell(&format!("sleep 1000 & echo $! > {}", pid_file.display()));
     let bundle = bundle.set("/hooks", json!({"createRuntime": [hook]}));
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["create", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
+    let mut command = bundle.making("create", &[]);
     let container = bundle.container();
     let start = Instant::now();
     run_command(&mut command).success();

@@ -184,9 +184,7 @@ fn real_time_signals_have_names_from_either_end() {
         let bundle = TestBundle::sleeper().namespace("pid", None);
         let container = bundle.container();
         bundle.write_config();
-        let path = bundle.path();
-        let options = ["--bundle", path.to_str().expect("a path")];
-        let mut run = container.command("run", &options);
+        let mut run = bundle.making("run", &[]);
         let mut run = run.spawn().expect("spawn");
         let runs = || {
             let output = container.state_output();

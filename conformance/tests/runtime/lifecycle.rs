@@ -120,8 +120,7 @@ fn of_many_creates_of_one_id_exactly_one_succeeds() {
     peer_differs!(Runc | Crun, "they do not lock the id");
     let bundle = TestBundle::sleeper();
     let container = bundle.container();
-    let path = bundle.path();
-    let mut command = container.command("create", &["--bundle", path.to_str().expect("a path")]);
+    let mut command = bundle.making("create", &[]);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -32,21 +32,6 @@ fn both(first: &mut Command, second: &mut Command) -> [(bool, String); 2] {
     })
 }
 
-fn create(bundle: &TestBundle) -> Command {
-    let mut command = bundle.runtime();
-    command
-        .args(["create", "--bundle"])
-        .arg(bundle.path())
-        .arg(bundle.id());
-    command
-}
-
-fn of_it(bundle: &TestBundle, subcommand: &str, options: &[&str]) -> Command {
-    let mut command = bundle.runtime();
-    command.arg(subcommand).args(options).arg(bundle.id());
-    command
-}
-
 fn successes(outcomes: &[(bool, String); 2]) -> usize {
     outcomes.iter().filter(|(succeeded, _)| *succeeded).count()
 }
@@ -58,7 +43,10 @@ fn of_two_creates_one_succeeds() {
     let bundle = TestBundle::sleeper();
     for _ in 0..ROUNDS {
         let container = bundle.container();
-        let outcomes = both(&mut create(&bundle), &mut create(&bundle));
+        let outcomes = both(
+            &mut bundle.making("create", &[]),
+            &mut bundle.making("create", &[]),
+        );
         assert_eq!(successes(&outcomes), 1, "{outcomes:?}");
         let error = outcomes.iter().find(|(succeeded, _)| !succeeded);
         assert!(
@@ -76,7 +64,7 @@ fn of_two_starts_one_succeeds() {
     let bundle = TestBundle::shell("echo >> /started; exec sleep 1000");
     for round in 1..=ROUNDS {
         let container = bundle.created();
-        let start = || of_it(&bundle, "start", &[]);
+        let start = || bundle.command("start", &[]);
         let outcomes = both(&mut start(), &mut start());
         assert_eq!(successes(&outcomes), 1, "{outcomes:?}");
         let error = outcomes.iter().find(|(succeeded, _)| !succeeded);
@@ -102,7 +90,7 @@ fn of_two_deletes_one_succeeds() {
     let bundle = TestBundle::sleeper();
     for _ in 0..ROUNDS {
         let container = bundle.created();
-        let delete = || of_it(&bundle, "delete", &[]);
+        let delete = || bundle.command("delete", &[]);
         let outcomes = both(&mut delete(), &mut delete());
         assert_eq!(successes(&outcomes), 1, "{outcomes:?}");
         let error = outcomes.iter().find(|(succeeded, _)| !succeeded);
@@ -124,8 +112,8 @@ fn a_create_beside_a_delete_leaves_all_or_nothing() {
     for _ in 0..ROUNDS {
         let container = bundle.container();
         let [(_, _), (deleted, said)] = both(
-            &mut create(&bundle),
-            &mut of_it(&bundle, "delete", &["--force"]),
+            &mut bundle.making("create", &[]),
+            &mut bundle.command("delete", &["--force"]),
         );
         assert!(deleted, "{said}");
         let state = container.state_output();
@@ -148,10 +136,10 @@ fn deletes_and_creates_in_turn_leave_all_or_nothing() {
     for _ in 0..ROUNDS {
         let container = bundle.created();
         let mut children = vec![
-            spawn(&mut of_it(&bundle, "delete", &[])),
-            spawn(&mut of_it(&bundle, "delete", &[])),
-            spawn(&mut create(&bundle)),
-            spawn(&mut create(&bundle)),
+            spawn(&mut bundle.command("delete", &[])),
+            spawn(&mut bundle.command("delete", &[])),
+            spawn(&mut bundle.making("create", &[])),
+            spawn(&mut bundle.making("create", &[])),
         ];
         for child in &mut children {
             child.wait().expect("wait");
@@ -177,10 +165,10 @@ fn a_kill_beside_a_delete_ends_it_once() {
     let bundle = TestBundle::sleeper();
     for _ in 0..ROUNDS {
         let container = bundle.running();
-        let mut kill = of_it(&bundle, "kill", &[]);
+        let mut kill = bundle.command("kill", &[]);
         kill.arg("KILL");
         let [(killed, said), (deleted, why)] =
-            both(&mut kill, &mut of_it(&bundle, "delete", &["--force"]));
+            both(&mut kill, &mut bundle.command("delete", &["--force"]));
         assert!(deleted, "{why}");
         let words = [
             "container not running",

@@ -44,13 +44,8 @@ fn run_passes_stdin_stdout_and_stderr_through() {
     let mut input = tempfile::tempfile().expect("a file");
     input.write_all(b"to stdin\n").expect("write");
     std::io::Seek::rewind(&mut input).expect("rewind");
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id())
-        .stdin(Stdio::from(input));
+    let mut command = bundle.making("run", &[]);
+    command.stdin(Stdio::from(input));
     let output = conformance::command::run_with_stdin(&mut command);
     assert_eq!(output.success(), "to stdin\n");
     assert_eq!(output.stderr, "to stderr\n");
@@ -60,12 +55,7 @@ fn run_passes_stdin_stdout_and_stderr_through() {
 fn run_forwards_signals_to_the_process() {
     needs!(is_root(), "needs root");
     let bundle = TestBundle::shell("trap 'exit 9' TERM; touch /ready; while :; do :; done");
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
+    let mut command = bundle.making("run", &[]);
     let mut child = command
         .stdin(Stdio::null())
         .process_group(0)

@@ -123,10 +123,7 @@ fn asking_for_mkdir(script: &str, no_new_privileges: bool) -> (TestBundle, Agent
 
 /// `create` or `run` of the bundle.
 fn make(bundle: &TestBundle, subcommand: &str) -> Command {
-    bundle.write_config();
-    let path = bundle.path();
-    let options = ["--bundle", path.to_str().expect("a path")];
-    bundle.container().command(subcommand, &options)
+    bundle.making(subcommand, &[])
 }
 
 fn has_perl() -> bool {

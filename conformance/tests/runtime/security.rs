@@ -3,10 +3,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use conformance::command::spawn_on;
 use conformance::host::is_root;
 use conformance::{Container, Kind, TestBundle, needs, peer_differs, run_command, runtime};
 use serde_json::json;
@@ -355,20 +357,8 @@ fn a_console_that_is_a_link_is_not_followed_to_the_host() {
         mounts.retain(|mount| mount["destination"] != "/dev");
     });
     let pty = nix::pty::openpty(None, None).expect("openpty");
-    let path = bundle.path();
-    let mut command = bundle.runtime();
-    command
-        .args(["run", "--bundle"])
-        .arg(&path)
-        .arg(bundle.id());
-    let slave = || std::process::Stdio::from(pty.slave.try_clone().expect("dup"));
-    let mut child = command
-        .stdin(slave())
-        .stdout(slave())
-        .stderr(slave())
-        .spawn()
-        .expect("spawn");
-    drop(command);
+    let mut command = bundle.making("run", &[]);
+    let mut child = spawn_on(pty.slave.as_fd(), &mut command);
     drop(pty.slave);
     let mut text = String::new();
     // EIO at the end, when the other side is closed.
