@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    BudgetArgs, CommitArgs, DiffArgs, FsckArgs, HistoryArgs, LoadArgs, PushArgs, SaveArgs, TagArgs,
+    BudgetArgs, CommitArgs, DfArgs, DiffArgs, FsckArgs, GrowArgs, HistoryArgs, LoadArgs, PushArgs,
+    SaveArgs, TagArgs,
 };
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
@@ -109,6 +110,10 @@ pub(crate) enum Command {
     Tag(TagArgs),
     /// Show the steps by which an image was made, and the layer of each
     History(HistoryArgs),
+    /// Show what the store takes on the disk, and what of it is shared
+    Df(DfArgs),
+    /// Let a store in a sparse file take more, while it is used
+    Grow(GrowArgs),
     /// Look for damage in the store
     Fsck(FsckArgs),
     /// List the tags that a registry has of a repository

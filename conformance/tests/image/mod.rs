@@ -42,6 +42,7 @@ mod tls;
 
 mod transfers;
 mod trees;
+mod usage;
 mod users;
 mod whiteouts;
 

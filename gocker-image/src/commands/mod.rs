@@ -6,8 +6,10 @@
 mod budgets;
 mod bundle;
 mod commit;
+mod df;
 mod diff;
 mod fsck;
+mod grow;
 mod history;
 mod inspect;
 mod load;
@@ -35,8 +37,10 @@ use crate::store::{Options, Store};
 pub(crate) use budgets::BudgetArgs;
 pub(crate) use bundle::overrides;
 pub(crate) use commit::CommitArgs;
+pub(crate) use df::DfArgs;
 pub(crate) use diff::DiffArgs;
 pub(crate) use fsck::FsckArgs;
+pub(crate) use grow::GrowArgs;
 pub(crate) use history::HistoryArgs;
 pub(crate) use load::LoadArgs;
 pub(crate) use ls::ls;
@@ -68,6 +72,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Load(args) => load::load(&context, &args)?,
         Command::Tag(args) => tag::tag(&context, &args)?,
         Command::History(args) => history::history(&context, &args)?,
+        Command::Df(args) => df::df(&context, &args)?,
+        Command::Grow(args) => grow::grow(&context, &args)?,
         Command::Fsck(args) => return fsck::fsck(&context, &args),
         Command::Tags(args) => tags::tags(&context, &args)?,
         Command::Login(args) => login::login(&context, &args)?,

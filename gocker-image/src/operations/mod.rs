@@ -10,7 +10,7 @@
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
 //! commit   changes -> layer -> documents -> unpack -> name
-//! list, inspect, remove, prune, unbundle, fsck   store
+//! list, inspect, remove, prune, unbundle, fsck, usage   store
 //! ```
 
 mod annotations;
@@ -40,6 +40,7 @@ mod saved_images;
 mod tag;
 mod unbundle;
 mod unpack;
+mod usage;
 mod user;
 mod verify;
 
@@ -73,6 +74,7 @@ pub use runtime_config::{Network, Overrides, Volumes};
 pub use save::{SaveFormat, SaveTo, Saved, save};
 pub use tag::tag;
 pub use unbundle::{find_bundle, look_for_bundle, unbundle};
+pub use usage::{grow, usage};
 pub use verify::Trust;
 
 /// What helps when the store's file system is full.

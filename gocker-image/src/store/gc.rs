@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// The documents of all images, and the blobs of layers that their manifests name.
-    fn used_blobs(&self) -> Result<HashSet<Digest>, StoreError> {
+    pub(super) fn used_blobs(&self) -> Result<HashSet<Digest>, StoreError> {
         let mut used = HashSet::new();
         for image in self.images()? {
             // one that is missing names nothing

@@ -31,6 +31,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod trees;
+mod usage;
 
 use std::fs::{DirBuilder, File};
 use std::io;
@@ -47,7 +48,7 @@ use blob::Flush;
 use crate::btrfs;
 use crate::digest::Digest;
 use crate::errno::CallError;
-use crate::loop_device::LoopError;
+use crate::loop_device::{self, LoopError};
 
 pub use bundle::BundleDraft;
 pub use fsck::{Checked, Depth, Finding, FindingKind, FsckOptions, FsckReport, Outcome, Repair};
@@ -62,6 +63,7 @@ pub use record::{
     BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, Taking, now,
 };
 pub use trees::Trees;
+pub use usage::{BackingFile, FileSystemUsage, ItemUsage, KindUsage, Usage};
 
 /// How often, and after which pause, free space is looked for again.
 const RECLAIM_TRIES: u32 = 20;
@@ -265,6 +267,17 @@ impl Store {
     /// When the lock cannot be had.
     pub fn hold(&self, kind: HoldKind, digest: &Digest) -> Result<Lock, StoreError> {
         Ok(Lock::shared(&self.lock_path(&kind.lock(digest)))?)
+    }
+
+    /// Lets the file that the store lies in grow to `size_bytes`. Returns the size that it had.
+    ///
+    /// # Errors
+    /// When there is no such file, it would shrink, or the disk around it is too small.
+    pub fn grow(&self, size_bytes: u64) -> Result<u64, StoreError> {
+        if self.path == self.root {
+            return Err(LoopError::NoFile(self.root.clone()).into());
+        }
+        Ok(loop_device::grow(&self.root, size_bytes)?)
     }
 
     /// Waits until all that was written is on disk.

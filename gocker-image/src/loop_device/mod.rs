@@ -10,17 +10,12 @@
 //! The mount is made in the mount namespace of the caller and stays. After a
 //! reboot, or in another namespace, the next command mounts the file again.
 //! The loop device goes away by itself with the last mount.
-//!
-//! Layouts and numbers: Linux, include/uapi/linux/loop.h.
 
-#![expect(
-    unsafe_code,
-    reason = "loop devices are driven by ioctls, for which nix has macros but no safe functions"
-)]
+mod device;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +28,8 @@ use nix::sys::statvfs::statvfs;
 use crate::btrfs;
 use crate::errno::CallError;
 
+use device::{attach, find_attached};
+
 /// The least size of a store that is made without being asked for a size.
 const MIN_BYTES: u64 = 1 << 30;
 /// Below this size, data and metadata share one pool.
@@ -42,8 +39,6 @@ const LEAST_BYTES: u64 = 128 << 20;
 /// Sectors as large as those of btrfs let the loop driver bypass the page
 /// cache of the file system below.
 const BLOCK_BYTES: u32 = 4096;
-const AUTOCLEAR: u32 = 4;
-const DIRECT_IO: u32 = 16;
 
 /// Why there is no loop-backed store.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +63,29 @@ pub enum LoopError {
     /// The size that was asked for is too small.
     #[error("a btrfs file system of {0} bytes is too small: it needs {LEAST_BYTES}")]
     TooSmall(u64),
+    /// The store lies on a file system of the user's own.
+    #[error("{0:?} has no file of its own that could grow")]
+    NoFile(PathBuf),
+    /// It was asked to become smaller.
+    #[error("the store in {file:?} has {now} bytes already, and does not shrink")]
+    Shrink {
+        /// The file.
+        file: PathBuf,
+        /// Its size.
+        now: u64,
+    },
+    /// The disk around it is too small for what it was asked to become.
+    #[error(
+        "no space left around {file:?}: it may come to need {needed} bytes more, {free} are free"
+    )]
+    NoRoom {
+        /// The file.
+        file: PathBuf,
+        /// What it may take beyond what it has.
+        needed: u64,
+        /// What there is.
+        free: u64,
+    },
     /// The kernel refused to mount it.
     #[error("mount {file:?} at {target:?}")]
     Mount {
@@ -99,6 +117,8 @@ impl LoopError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::NoFile(_) => Some("it grows with the file system that it lies on"),
+            Self::NoRoom { .. } => Some("free some space around the store, or ask for less"),
             Self::NoMkfs(_) => Some("apt-get install btrfs-progs, or choose a --root on btrfs"),
             Self::Mount { source, .. } if source.errno() == Some(Errno::ENODEV) => {
                 Some("this kernel has no btrfs: modprobe btrfs")
@@ -137,12 +157,7 @@ pub fn provide(
     if is_mounted(root, &target)? {
         return Ok(target);
     }
-    let lock = open(
-        &root.join("store.lock"),
-        OpenOptions::new().write(true).create(true),
-    )?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| CallError::new("flock", root.join("store.lock"), errno))?;
+    let _lock = lock(root)?;
     if is_mounted(root, &target)? {
         return Ok(target);
     }
@@ -187,7 +202,75 @@ fn mount_file(file: &Path, target: &Path) -> Result<(), LoopError> {
         source: CallError::new("mount", &device.path, errno),
         file: file.to_owned(),
         target: target.to_owned(),
+    })?;
+    // what a grow that was killed had not come to
+    let mounted = File::open(target).map_err(|error| CallError::new("open", target, error))?;
+    Ok(btrfs::grow_to_device(mounted.as_fd())?)
+}
+
+/// What a store takes in the file system around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSize {
+    /// How large the file system in the file may become.
+    pub bytes: u64,
+    /// What of it the file has.
+    pub allocated_bytes: u64,
+}
+
+/// The size of the file that the store of `root` lies in; None if it lies in none.
+#[must_use]
+pub fn file_size(root: &Path) -> Option<FileSize> {
+    let metadata = root.join("store.btrfs").metadata().ok()?;
+    Some(FileSize {
+        bytes: metadata.len(),
+        allocated_bytes: metadata.blocks() * 512,
     })
+}
+
+/// Lets the mounted store of `root` grow to `size_bytes`, while it is used. What a grow that was
+/// killed had not come to is done by the next. Returns the size that it had.
+///
+/// # Errors
+/// When it lies in no file, would shrink, or the disk around it is too small.
+pub fn grow(root: &Path, size_bytes: u64) -> Result<u64, LoopError> {
+    let (path, target) = (root.join("store.btrfs"), root.join("store"));
+    let Some(old) = file_size(root) else {
+        return Err(LoopError::NoFile(root.to_owned()));
+    };
+    let _lock = lock(root)?;
+    let size = size_bytes / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
+    if size < old.bytes {
+        let (file, now) = (path, old.bytes);
+        return Err(LoopError::Shrink { file, now });
+    }
+    let (needed, free) = (size - old.allocated_bytes.min(size), free_bytes(root)?);
+    if needed > free {
+        let file = path;
+        return Err(LoopError::NoRoom { file, needed, free });
+    }
+    let file = open(&path, OpenOptions::new().read(true).write(true))?;
+    let error = |call| move |error: io::Error| CallError::new(call, "store.btrfs", error);
+    file.set_len(size).map_err(error("ftruncate"))?;
+    file.sync_all().map_err(error("fsync"))?;
+    if let Some(device) = find_attached(&file)? {
+        device.take_size()?;
+    }
+    let mounted = File::open(&target).map_err(|error| CallError::new("open", &target, error))?;
+    btrfs::grow_to_device(mounted.as_fd())?;
+    Ok(old.bytes)
+}
+
+/// Keeps other commands from making, mounting or growing the store of `root`.
+fn lock(root: &Path) -> Result<Flock<File>, CallError> {
+    let path = root.join("store.lock");
+    let file = open(&path, OpenOptions::new().write(true).create(true))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| CallError::new("flock", path, errno))
+}
+
+fn free_bytes(root: &Path) -> Result<u64, CallError> {
+    let stat = statvfs(root).map_err(|errno| CallError::new("statvfs", root, errno))?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 /// Unmounts the store of `root`. The file stays.
@@ -244,8 +327,7 @@ fn make(root: &Path, file: &Path, size_bytes: Option<u64>) -> Result<u64, LoopEr
 }
 
 fn default_size(root: &Path) -> Result<u64, CallError> {
-    let stat = statvfs(root).map_err(|errno| CallError::new("statvfs", root, errno))?;
-    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    let free = free_bytes(root)?;
     // Never more than there is: a sparse file that cannot grow any more is an
     // I/O error to the file system in it, not a full disk.
     let size = (free / 4 * 3).max(MIN_BYTES).min(free / 16 * 15) >> 20 << 20;
@@ -288,74 +370,6 @@ fn format(root: &Path, file: &Path, size: u64) -> Result<(), LoopError> {
     Err(LoopError::NoMkfs(root.to_owned()))
 }
 
-/// A loop device, kept attached by its descriptor until it is mounted.
-struct Device {
-    path: PathBuf,
-    _file: File,
-}
-
-/// Attaches `file` to a free loop device, or finds the one that has it.
-fn attach(file: &Path) -> Result<Device, LoopError> {
-    let backing = open(file, OpenOptions::new().read(true).write(true))?;
-    if let Some(device) = find_attached(&backing)? {
-        return Ok(device);
-    }
-    let control = open(
-        Path::new("/dev/loop-control"),
-        OpenOptions::new().read(true).write(true),
-    )
-    .map_err(LoopError::NoDevice)?;
-    loop {
-        // SAFETY: the call takes no pointer.
-        let number = unsafe { raw::ctl_get_free(control.as_raw_fd()) }
-            .map_err(|errno| CallError::new("LOOP_CTL_GET_FREE", "/dev/loop-control", errno))
-            .map_err(LoopError::NoDevice)?;
-        let path = PathBuf::from(format!("/dev/loop{number}"));
-        let device =
-            open(&path, OpenOptions::new().read(true).write(true)).map_err(LoopError::NoDevice)?;
-        let config = Config::new(&backing);
-        // SAFETY: the kernel reads `config` during the call; the descriptor in
-        // it stays open until the call returns.
-        match unsafe { raw::configure(device.as_raw_fd(), &raw const config) } {
-            Ok(_) => {
-                return Ok(Device {
-                    path,
-                    _file: device,
-                });
-            }
-            Err(Errno::EBUSY) => {} // someone else was quicker
-            Err(errno) => return Err(CallError::new("LOOP_CONFIGURE", path, errno).into()),
-        }
-    }
-}
-
-/// The loop device that has the file `backing` already, in whatever mount
-/// namespace: a second one would be taken for a copy of the file system.
-fn find_attached(backing: &File) -> Result<Option<Device>, CallError> {
-    let wanted = backing
-        .metadata()
-        .map_err(|error| CallError::new("fstat", "", error))?;
-    let Ok(devices) = fs::read_dir("/sys/block") else {
-        return Ok(None);
-    };
-    for device in devices.flatten() {
-        if !device.path().join("loop/backing_file").exists() {
-            continue;
-        }
-        let path = Path::new("/dev").join(device.file_name());
-        let Ok(file) = open(&path, OpenOptions::new().read(true).write(true)) else {
-            continue;
-        };
-        let mut info = Info::default();
-        // SAFETY: the kernel writes `info` during the call.
-        let status = unsafe { raw::get_status(file.as_raw_fd(), &raw mut info) };
-        if status.is_ok() && (info.device, info.inode) == (wanted.dev(), wanted.ino()) {
-            return Ok(Some(Device { path, _file: file }));
-        }
-    }
-    Ok(None)
-}
-
 fn open(path: &Path, options: &mut OpenOptions) -> Result<File, CallError> {
     let file = options.mode(0o600).open(path);
     file.map_err(|error| CallError::new("open", path, error))
@@ -366,80 +380,4 @@ fn in_words(bytes: u64) -> String {
         0 => format!("{} MiB", bytes >> 20),
         gib => format!("{gib} GiB"),
     }
-}
-
-/// `struct loop_info64`.
-#[repr(C)]
-struct Info {
-    device: u64,
-    inode: u64,
-    rdevice: u64,
-    offset: u64,
-    size_limit: u64,
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    file_name: [u8; 64],
-    crypt_name: [u8; 64],
-    encrypt_key: [u8; 32],
-    init: [u64; 2],
-}
-
-impl Default for Info {
-    fn default() -> Self {
-        Self {
-            device: 0,
-            inode: 0,
-            rdevice: 0,
-            offset: 0,
-            size_limit: 0,
-            number: 0,
-            encrypt_type: 0,
-            encrypt_key_size: 0,
-            flags: 0,
-            file_name: [0; 64],
-            crypt_name: [0; 64],
-            encrypt_key: [0; 32],
-            init: [0; 2],
-        }
-    }
-}
-
-/// `struct loop_config`.
-#[repr(C)]
-struct Config {
-    fd: i32,
-    block_size: u32,
-    info: Info,
-    reserved: [u64; 8],
-}
-
-impl Config {
-    fn new(backing: &File) -> Self {
-        Self {
-            fd: backing.as_raw_fd(),
-            block_size: BLOCK_BYTES,
-            info: Info {
-                flags: AUTOCLEAR | DIRECT_IO,
-                ..Info::default()
-            },
-            reserved: [0; 8],
-        }
-    }
-}
-
-const _: () = {
-    assert!(size_of::<Info>() == 232);
-    assert!(size_of::<Config>() == 304);
-};
-
-/// The bare ioctls; those with a pointer are unsafe because the kernel trusts
-/// it.
-mod raw {
-    use super::{Config, Info};
-
-    nix::ioctl_none_bad!(ctl_get_free, 0x4c82);
-    nix::ioctl_write_ptr_bad!(configure, 0x4c0a, Config);
-    nix::ioctl_read_bad!(get_status, 0x4c05, Info);
 }

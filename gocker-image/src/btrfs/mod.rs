@@ -11,6 +11,8 @@
     reason = "btrfs is driven by ioctls, for which nix has macros but no safe functions"
 )]
 
+mod extents;
+
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -22,6 +24,8 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 
 use crate::errno::CallError;
+
+pub use extents::{Extent, extents};
 
 /// The inode number of the top directory of every subvolume.
 const SUBVOLUME_INODE: u64 = 256;
@@ -104,6 +108,18 @@ pub fn snapshot(
 pub fn sync(fd: BorrowedFd<'_>) -> Result<(), CallError> {
     // SAFETY: the call takes no pointer.
     unsafe { raw::sync(fd.as_raw_fd()) }.map_err(|errno| CallError::new("sync", "", errno))?;
+    Ok(())
+}
+
+/// Lets the file system have all of its device, which has grown.
+///
+/// # Errors
+/// When `fd` is not on btrfs.
+pub fn grow_to_device(fd: BorrowedFd<'_>) -> Result<(), CallError> {
+    let error = |errno| CallError::new("resize", "", errno);
+    let args = VolArgs::new(0, OsStr::new("max")).map_err(error)?;
+    // SAFETY: `args` outlives the call, which only reads it.
+    unsafe { raw::resize(fd.as_raw_fd(), &raw const args) }.map_err(error)?;
     Ok(())
 }
 
@@ -396,6 +412,7 @@ mod raw {
     use super::{Lookup, LookupUser, QuotaGroup, RootRefs, VolArgs, VolArgsV2};
 
     const MAGIC: u8 = 0x94;
+    nix::ioctl_write_ptr!(resize, MAGIC, 3, VolArgs);
     nix::ioctl_none!(sync, MAGIC, 8);
     nix::ioctl_write_ptr!(subvol_create, MAGIC, 14, VolArgs);
     nix::ioctl_write_ptr!(snap_destroy, MAGIC, 15, VolArgs);
