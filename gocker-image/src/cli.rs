@@ -5,18 +5,31 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    BudgetArgs, CommitArgs, DfArgs, DiffArgs, FsckArgs, GrowArgs, HistoryArgs, LoadArgs, PushArgs,
-    SaveArgs, TagArgs,
+    BudgetArgs, CommitArgs, DfArgs, DiffArgs, FsckArgs, GrowArgs, HistoryArgs, LoadArgs, MountArgs,
+    PushArgs, SaveArgs, TagArgs, UmountArgs,
 };
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
+use crate::run_args::RunOptionArgs;
 use crate::store::{Backing, BundleId};
+
+/// What the exit status says.
+const EXIT_STATUSES: &str = "\
+Exit status:
+  0  it is done
+  1  it failed in another way than those below
+  2  the command line is wrong
+  3  what was named is not here, or not at the registry
+  4  something is not what its digest or signature says
+  5  the disk is full
+  6  a registry cannot be reached, or failed
+  7  a registry wants other credentials, or does not let anyone in";
 
 /// Pulls OCI and Docker images into btrfs subvolumes and makes runnable bundles
 /// of them.
 #[derive(Debug, Parser)]
-#[command(name = "gocker-image", version, disable_help_subcommand = true)]
+#[command(name = "gocker-image", version, disable_help_subcommand = true, after_help = EXIT_STATUSES)]
 pub struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -89,6 +102,11 @@ pub(crate) enum Command {
     Diff(DiffArgs),
     /// Make an image of what has changed in a bundle
     Commit(Box<CommitArgs>),
+    /// Mount the root of an image or a bundle, read-only, or list what is mounted
+    Mount(MountArgs),
+    /// Unmount what was mounted
+    #[command(visible_alias = "unmount")]
+    Umount(UmountArgs),
     /// Remove bundles and their root file systems
     Unbundle(UnbundleArgs),
     /// List the images
@@ -96,7 +114,7 @@ pub(crate) enum Command {
     Ls(ListArgs),
     /// Remove names of images, and what then nothing refers to
     Rm(RemoveArgs),
-    /// Show an image's manifest, config and chain of layers as JSON
+    /// Show an image's manifest, config, chain of layers and the config.json it gives as JSON
     Inspect(InspectArgs),
     /// Remove layers, blobs and rubbish that nothing refers to
     Prune(PruneArgs),
@@ -265,6 +283,8 @@ pub(crate) struct BundleArgs {
     pub(crate) process: ProcessArgs,
     #[command(flatten)]
     pub(crate) limits: LimitArgs,
+    #[command(flatten)]
+    pub(crate) options: RunOptionArgs,
     /// The container's network: one of its own with nothing but loopback, or the host's
     #[arg(long, value_name = "none|host", default_value = "none", value_parser = parse_network)]
     pub(crate) network: Network,

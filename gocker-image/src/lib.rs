@@ -4,7 +4,7 @@
 //! ```text
 //! front                          the commands of `gocker`, over those below
 //! commands                       the commands of `gocker-image`
-//! cli  progress  report  table   what a user types and reads
+//! cli  run_args  progress  report  table   what a user types and reads
 //! operations                     pull, bundle, remove, …: joins the three below
 //! registry  store  trust          the network, the disk, signatures
 //! unpack  pack                   tar streams into trees, and trees into tar streams
@@ -33,6 +33,7 @@ mod progress;
 pub mod reference;
 pub mod registry;
 pub mod report;
+mod run_args;
 pub mod store;
 mod table;
 pub mod trust;

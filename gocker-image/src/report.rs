@@ -57,9 +57,13 @@ fn usage_error(program: &str, text: &str) -> String {
 }
 
 /// Ends a program: prints the one error of `result`, outermost first, and
-/// makes the exit status.
+/// makes the exit status, which `status_of` says of an error.
 #[must_use]
-pub fn finish(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
+pub fn finish(
+    program: &str,
+    result: anyhow::Result<ExitCode>,
+    status_of: impl Fn(&anyhow::Error) -> u8,
+) -> ExitCode {
     let error = match result {
         Ok(code) => return code,
         Err(error) => error,
@@ -78,7 +82,7 @@ pub fn finish(program: &str, result: anyhow::Result<ExitCode>) -> ExitCode {
         }
         say(&text);
     }
-    ExitCode::FAILURE
+    ExitCode::from(status_of(&error))
 }
 
 /// The whole chain, what the kernel said in the same words wherever it came from.

@@ -8,7 +8,7 @@ use std::{fs, io};
 const FLOORS: [&[&str]; 6] = [
     &["front"],
     &["commands"],
-    &["cli", "progress", "report", "table"],
+    &["cli", "run_args", "progress", "report", "table"],
     &["operations"],
     &[
         "registry",
@@ -33,6 +33,9 @@ const FLOORS: [&[&str]; 6] = [
 const ALLOWED: &[(&str, &str)] = &[
     // a command line is made of the arguments of its commands
     ("cli", "commands"),
+    // and of those that several have, in the forms that it reads
+    ("cli", "run_args"),
+    ("run_args", "cli"),
     // progress is written to the terminal in the way that all else is
     ("progress", "report"),
     // the store keeps its layers on the file system that is made for it

@@ -427,6 +427,29 @@ fn an_image_in_use_by_a_bundle_keeps_its_bundle_working() {
 }
 
 #[test]
+fn inspect_shows_the_config_that_a_bundle_gets() {
+    let mut bundles = Bundles::new();
+    let image = json!({"Cmd": ["/bin/ls"], "User": "web", "Env": ["A=1"], "WorkingDir": "/tmp"});
+    let mut written = bundles.config(image, &["--hostname", ""]);
+    let reference = format!("{}/image1", bundles.server.host());
+    let mut shown = bundles.store.run(&["inspect", &reference]).json();
+    for config in [&mut written, &mut shown["runtime_config"]] {
+        // a set, in any order
+        let bounding = &mut config["process"]["capabilities"]["bounding"];
+        let names = bounding.as_array_mut().unwrap();
+        names.sort_by_key(Value::to_string);
+    }
+    assert_eq!(shown["runtime_config"], written);
+    let reference = bundles.pull(&image_of([vec![Entry::file("f", "1")]]));
+    let shown = bundles.store.run(&["inspect", &reference]).json();
+    assert_eq!(
+        shown["runtime_config"],
+        Value::Null,
+        "it has nothing to run"
+    );
+}
+
+#[test]
 fn inspect_and_ls_are_json_with_the_digest() {
     let mut bundles = Bundles::new();
     let image = images::multi_layer().unwrap();

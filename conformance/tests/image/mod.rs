@@ -19,6 +19,7 @@ mod crash;
 mod crash_points;
 mod credentials;
 mod cuts;
+mod exit_statuses;
 mod fsck;
 mod full_disk;
 mod gocker;
@@ -29,8 +30,10 @@ mod login;
 
 mod merges;
 mod mirrors;
+mod mounts;
 mod names;
 mod odd_images;
+mod overrides;
 mod proxies;
 mod pull;
 mod push;

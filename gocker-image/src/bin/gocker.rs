@@ -6,7 +6,7 @@ use gocker_image::{front, report};
 
 fn main() -> ExitCode {
     match report::parse::<front::Cli>("gocker") {
-        Ok(cli) => report::finish("gocker", front::run(cli)),
+        Ok(cli) => report::finish("gocker", front::run(cli), |_| 1),
         Err(code) => code,
     }
 }

@@ -6,8 +6,10 @@ use anyhow::{Context as _, bail};
 
 use super::Context;
 use crate::cli::{BundleArgs, Format, LimitArgs, ProcessArgs};
+use crate::errno::CallError;
 use crate::operations::{self, BundleRequest, Network, NotPulled, Overrides, Place};
 use crate::report;
+use crate::run_args::RunOptionArgs;
 use crate::store::{BundleOwner, BundleRecord};
 
 #[derive(Serialize)]
@@ -26,7 +28,7 @@ pub(crate) fn bundle(context: &Context, args: BundleArgs) -> anyhow::Result<()> 
         (None, Some(dir)) => Place::Directory(dir),
         (None, None) => bail!("neither a directory nor a name was given"),
     };
-    let mut overrides = overrides(args.process, &args.limits)?;
+    let mut overrides = overrides(args.process, &args.limits, args.options)?;
     overrides.args = args.command;
     overrides.terminal = args.tty;
     overrides.network = args.network;
@@ -61,7 +63,11 @@ fn text(format: Format, record: &BundleRecord) -> anyhow::Result<String> {
 }
 
 /// What the arguments that `bundle` and `run` share say.
-pub(crate) fn overrides(process: ProcessArgs, limits: &LimitArgs) -> anyhow::Result<Overrides> {
+pub(crate) fn overrides(
+    process: ProcessArgs,
+    limits: &LimitArgs,
+    options: RunOptionArgs,
+) -> anyhow::Result<Overrides> {
     let own = |name: &str| match std::env::var_os(name) {
         None => Ok(None),
         Some(value) => match value.into_string() {
@@ -69,8 +75,16 @@ pub(crate) fn overrides(process: ProcessArgs, limits: &LimitArgs) -> anyhow::Res
             Err(_) => bail!("--env {name}: its value here is not UTF-8"),
         },
     };
+    let mut items = Vec::new();
+    for file in &options.env_file {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| CallError::new("read", file, error));
+        items.extend(env_lines(&text.context("--env-file")?));
+    }
+    items.extend(process.env);
     Ok(Overrides {
-        env: complete_env(&process.env, own)?,
+        env: complete_env(&items, own)?,
+        options: options.options(),
         user: process.user,
         cwd: process.cwd,
         hostname: process.hostname,
@@ -88,6 +102,13 @@ pub(crate) fn overrides(process: ProcessArgs, limits: &LimitArgs) -> anyhow::Res
         network: Network::Own,
         ..Overrides::default()
     })
+}
+
+/// The variables of a file: a line each, without those that are empty or begin with `#`.
+fn env_lines(text: &str) -> impl Iterator<Item = String> {
+    let lines = text.lines().map(str::trim_start);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned)
 }
 
 /// Gives a name without a value the value that `own` knows; one that it does

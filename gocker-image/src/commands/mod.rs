@@ -15,6 +15,7 @@ mod inspect;
 mod load;
 mod login;
 mod ls;
+mod mount;
 mod prune;
 mod pull;
 mod push;
@@ -44,6 +45,7 @@ pub(crate) use grow::GrowArgs;
 pub(crate) use history::HistoryArgs;
 pub(crate) use load::LoadArgs;
 pub(crate) use ls::ls;
+pub(crate) use mount::{MountArgs, UmountArgs};
 pub(crate) use prune::{print_removed, unused};
 pub(crate) use pull::{pull, pull_quietly};
 pub(crate) use push::PushArgs;
@@ -62,6 +64,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bundle(args) => bundle::bundle(&context, *args)?,
         Command::Commit(args) => commit::commit(&context, *args)?,
         Command::Diff(args) => diff::diff(&context, &args)?,
+        Command::Mount(args) => mount::mount(&context, &args)?,
+        Command::Umount(args) => mount::umount(&context, &args)?,
         Command::Unbundle(args) => unbundle::unbundle(&context, &args)?,
         Command::Ls(args) => ls(&context, &args)?,
         Command::Rm(args) => rm(&context, &args)?,

@@ -12,6 +12,7 @@ use crate::cli::{
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
 use crate::reference::Reference;
+use crate::run_args::RunOptionArgs;
 use crate::store::BundleId;
 
 /// Pulls images and runs containers of them.
@@ -95,6 +96,8 @@ pub(super) struct RunArgs {
     pub(super) process: ProcessArgs,
     #[command(flatten)]
     pub(super) limits: LimitArgs,
+    #[command(flatten)]
+    pub(super) options: RunOptionArgs,
     /// The image: a name, with its registry, tag or digest where it needs them
     #[arg(value_name = "IMAGE")]
     pub(super) image: Reference,

@@ -55,7 +55,7 @@ pub(super) fn run(
             id = id.as_str()
         );
     }
-    let mut overrides = commands::overrides(args.process, &args.limits)?;
+    let mut overrides = commands::overrides(args.process, &args.limits, args.options)?;
     overrides.args = args.command;
     overrides.terminal = terminal;
     overrides.network = args.network;

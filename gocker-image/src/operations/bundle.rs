@@ -138,7 +138,9 @@ fn write_config(
 ) -> anyhow::Result<()> {
     let overrides = &request.overrides;
     let user = overrides.user.as_deref().unwrap_or(&config.config.user);
-    let ids = user::find(draft.rootfs().as_fd(), user)?;
+    let mut ids = user::find(draft.rootfs().as_fd(), user)?;
+    let groups = user::find_groups(draft.rootfs().as_fd(), &overrides.options.groups);
+    ids.additional_gids.extend(groups.context("--group-add")?);
     let parts = Parts {
         config,
         overrides,
@@ -148,6 +150,7 @@ fn write_config(
     };
     let mut warn = |text: String| progress.warn(&text);
     let spec = runtime_config::convert(bundles::defaults::spec(), &parts, &mut warn)?;
+    let spec = overrides.options.lay_over(&spec)?;
     let cwd = runtime_config::cwd(config, overrides)?;
     let volumes = runtime_config::volumes(config)?;
     for directory in volumes.into_iter().chain([cwd.as_str()]) {

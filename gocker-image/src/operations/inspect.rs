@@ -1,11 +1,15 @@
 //! Inspect: all that is known of one image.
 
+use std::os::fd::AsFd;
+
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{NotPulled, find_image};
+use super::runtime_config::{Overrides, Parts, convert};
+use super::{NotPulled, find_image, user};
 use crate::digest::Digest;
+use crate::image::ImageConfig;
 use crate::reference::Reference;
 use crate::store::{ImageRecord, Store};
 
@@ -23,6 +27,9 @@ pub struct Inspection {
     pub manifest_document: Value,
     /// Its config, as the registry sent it.
     pub config_document: Value,
+    /// The config.json of a bundle that is made of it, for which nothing else is asked; null if
+    /// it has nothing to run or no such user.
+    pub runtime_config: Value,
 }
 
 /// Tells all that is known of the image `reference`.
@@ -45,8 +52,31 @@ fn try_inspect(store: &Store, reference: &Reference) -> anyhow::Result<Inspectio
         rootfs: top.map(|top| store.layer_path(top).to_string_lossy().into_owned()),
         manifest_document: document(store, &image.manifest)?,
         config_document: document(store, &image.config)?,
+        runtime_config: runtime_config(store, &image)?,
         image,
     })
+}
+
+fn runtime_config(store: &Store, image: &ImageRecord) -> anyhow::Result<Value> {
+    let bytes = store.blob(&image.config)?.unwrap_or_default();
+    let config = ImageConfig::parse(&bytes).with_context(|| format!("config {}", image.config))?;
+    let root = image.layers.last().map(|top| store.open_layer(top));
+    let Some(root) = root.transpose()? else {
+        return Ok(Value::Null);
+    };
+    let ids = user::find(root.as_fd(), &config.config.user);
+    let overrides = Overrides::default();
+    let spec = ids.ok().and_then(|ids| {
+        let parts = Parts {
+            config: &config,
+            overrides: &overrides,
+            ids: &ids,
+            root_path: "rootfs",
+            hostname: "",
+        };
+        convert(bundles::defaults::spec(), &parts, &mut |_| {}).ok()
+    });
+    Ok(serde_json::to_value(spec)?)
 }
 
 fn document(store: &Store, digest: &Digest) -> anyhow::Result<Value> {

@@ -9,6 +9,7 @@
 //! unpack   store <- layers <- blobs
 //! bundle   store, image config -> writable snapshot, config.json
 //! diff     two trees -> changes
+//! mount    a root, read-only, elsewhere
 //! commit   changes -> layer -> documents -> unpack -> name
 //! list, inspect, remove, prune, unbundle, fsck, usage   store
 //! ```
@@ -21,6 +22,7 @@ mod config_change;
 mod content;
 mod diff;
 mod documents;
+mod failure;
 mod fetch;
 mod fsck;
 mod history;
@@ -28,6 +30,8 @@ mod image_source;
 mod inspect;
 mod list;
 mod load;
+mod mount;
+mod options;
 mod package;
 mod prune;
 mod pull;
@@ -58,6 +62,7 @@ pub use bundle::{BundleRequest, Place, bundle};
 pub use commit::{CommitOptions, Committed, Squash, commit};
 pub use config_change::{ConfigChange, ConfigChangeError};
 pub use diff::diff;
+pub use failure::Failure;
 pub use fetch::LayerBlobs;
 pub use fsck::fsck;
 pub use history::{Step, StepLayer, history};
@@ -65,6 +70,11 @@ pub use image_source::LoadFrom;
 pub use inspect::{Inspection, inspect};
 pub use list::{Listed, list};
 pub use load::{LoadOptions, Loaded, load};
+pub use mount::{mount, mounts, umount};
+pub use options::{
+    CapabilityOption, DeviceOption, MountFlag, MountOption, OptionError, PairOption, RunOptions,
+    SecurityOption, TmpfsFlag, Ulimit, VolumeFlag,
+};
 pub use prune::prune;
 pub use pull::{PullOptions, Pulled, pull};
 pub use push::{PushOptions, Pushed, push};

@@ -1,6 +1,7 @@
 //! What has a root file system in the store: bundles, and images that have layers.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use anyhow::Context;
 
@@ -9,7 +10,7 @@ use super::find_bundle;
 use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::reference::Reference;
-use crate::store::{Lock, Store};
+use crate::store::{BundleRecord, ImageRecord, Lock, Store};
 
 /// The name of something that has a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,13 +32,22 @@ impl std::fmt::Display for Rooted {
 
 /// A root, held so that nobody removes it meanwhile.
 pub(super) struct Root {
+    pub(super) owner: Owner,
     /// The root itself; None for an image without layers.
     pub(super) fd: Option<File>,
+    /// Where it lies.
+    pub(super) path: Option<PathBuf>,
     /// The layers that it was made of; of an image, those below its topmost one.
     pub(super) base: Option<Digest>,
     /// The layers that it is; None for a bundle, which is none.
     pub(super) chain: Option<Digest>,
     _holds: Vec<Lock>,
+}
+
+/// Whose a root is.
+pub(super) enum Owner {
+    Bundle(BundleRecord),
+    Image(ImageRecord),
 }
 
 /// Finds and holds what `name` names.
@@ -52,6 +62,8 @@ pub(super) fn hold_root(store: &Store, name: &Rooted) -> anyhow::Result<Root> {
             let fd = fd.map_err(|error| CallError::new("open", &record.rootfs, error))?;
             Ok(Root {
                 fd: Some(fd),
+                path: Some(record.rootfs.clone()),
+                owner: Owner::Bundle(record),
                 base: image.layers.last().cloned(),
                 chain: None,
                 _holds: vec![hold],
@@ -64,6 +76,8 @@ pub(super) fn hold_root(store: &Store, name: &Rooted) -> anyhow::Result<Root> {
             let fd = chain.as_ref().map(|chain| store.open_layer(chain));
             Ok(Root {
                 fd: fd.transpose()?,
+                path: chain.as_ref().map(|chain| store.layer_path(chain)),
+                owner: Owner::Image(image),
                 base,
                 chain,
                 _holds: vec![hold],

@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 };
 
 use super::annotations::annotations;
+use super::options::RunOptions;
 use super::user::Ids;
 use crate::image::ImageConfig;
 
@@ -81,6 +82,8 @@ pub struct Overrides {
     pub network: Network,
     /// What becomes of volumes.
     pub volumes: Volumes,
+    /// All else that was asked for.
+    pub options: RunOptions,
 }
 
 /// Why an image's config gives no runtime config.

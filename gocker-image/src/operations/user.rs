@@ -47,6 +47,16 @@ pub(super) fn find(root: BorrowedFd<'_>, user: &str) -> Result<Ids, UserError> {
     ids(user, &read("etc/passwd")?, &read("etc/group")?)
 }
 
+/// Finds the ids of the groups `names` in the image at `root`.
+pub(super) fn find_groups(root: BorrowedFd<'_>, names: &[String]) -> Result<Vec<u32>, UserError> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bytes = read_file(root, "etc/group", FILE_LIMIT)?.unwrap_or_default();
+    let group = String::from_utf8_lossy(&bytes);
+    names.iter().map(|name| group_id(name, &group)).collect()
+}
+
 /// Finds the ids of `user` in the texts of a passwd and a group file.
 fn ids(user: &str, passwd: &str, group: &str) -> Result<Ids, UserError> {
     let (user, group_name) = match user.split_once(':') {

@@ -250,7 +250,7 @@ impl RegistryError {
     }
 
     /// The status that the registry answered with.
-    pub(super) fn status(&self) -> Option<u16> {
+    pub(crate) fn status(&self) -> Option<u16> {
         match self {
             Self::Status { answer, .. } => Some(answer.status),
             Self::Mirrors { source, .. } => source.status(),

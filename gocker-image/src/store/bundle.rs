@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::blob::Flush;
 use super::lock::Lock;
 use super::record::BundleRecord;
-use super::{BundleId, Store, StoreError, blob, layout, make_dir};
+use super::{BundleId, MountRecord, Store, StoreError, blob, layout, make_dir};
 use crate::digest::Digest;
 use crate::errno::CallError;
 
@@ -102,6 +102,10 @@ impl Store {
         let Some(record) = self.bundle(id)? else {
             return Err(StoreError::NoBundle(id.to_string()));
         };
+        let of_this = |mount: &MountRecord| mount.bundle.as_deref() == Some(id.as_str());
+        if let Some(mount) = self.mounts()?.into_iter().find(of_this) {
+            return Err(StoreError::Mounted(id.to_string(), mount.directory));
+        }
         // Whoever is killed from here on leaves a bundle without a record, which the next sweep
         // removes. If its root is in use, it is a bundle again.
         let directory = self.path.join("bundles").join(id.as_str());

@@ -130,9 +130,11 @@ impl Store {
         Ok(removed)
     }
 
+    /// Images that a bundle was made of, or that are mounted.
     fn used_by_bundles(&self) -> Result<HashSet<Digest>, StoreError> {
-        let bundles = self.bundles()?;
-        Ok(bundles.into_iter().map(|bundle| bundle.manifest).collect())
+        let bundles = self.bundles()?.into_iter().map(|bundle| bundle.manifest);
+        let mounts = self.mounts()?.into_iter().map(|mount| mount.manifest);
+        Ok(bundles.chain(mounts).collect())
     }
 
     fn prune_images(

@@ -25,6 +25,7 @@ mod layer;
 mod layer_blob;
 mod layout;
 mod lock;
+mod mounts;
 mod partial;
 mod place;
 mod record;
@@ -57,6 +58,7 @@ pub use layer::{Claim, Draft, Held, Settled, ToMake};
 pub use layer_blob::{BlobDraft, KeptBlob};
 pub use layout::{BundleId, BundleIdError};
 pub use lock::Lock;
+pub use mounts::MountRecord;
 pub use partial::Partial;
 pub use place::Backing;
 pub use record::{
@@ -142,6 +144,12 @@ pub enum StoreError {
     /// There is no bundle of that name.
     #[error("bundle {0:?} does not exist")]
     NoBundle(String),
+    /// Nothing of that name is mounted.
+    #[error("{0:?} is not mounted")]
+    NotMounted(String),
+    /// The root of that bundle is mounted.
+    #[error("bundle {0:?} is mounted at {1:?}; umount takes it away")]
+    Mounted(String, PathBuf),
     /// Another process works on that bundle.
     #[error("bundle {0:?} is in use by another command")]
     BundleBusy(String),

@@ -263,7 +263,7 @@ impl Store {
         layout::record(&self.path, "refs", &layout::name(&digest))
     }
 
-    fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, StoreError> {
+    pub(super) fn records<T: DeserializeOwned>(&self, kind: &str) -> Result<Vec<T>, StoreError> {
         let mut records = Vec::new();
         for (name, path) in entries(&self.path.join(kind))? {
             if name
