@@ -440,7 +440,8 @@ fn inspect_shows_the_config_that_a_bundle_gets() {
         names.sort_by_key(Value::to_string);
     }
     assert_eq!(shown["runtime_config"], written);
-    let reference = bundles.pull(&image_of([vec![Entry::file("f", "1")]]));
+    bundles.try_bundle(json!({}), &[]).one_line_failure();
+    let reference = format!("{}/image2", bundles.server.host());
     let shown = bundles.store.run(&["inspect", &reference]).json();
     assert_eq!(
         shown["runtime_config"],
