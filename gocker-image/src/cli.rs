@@ -238,6 +238,9 @@ pub(crate) struct RemoveArgs {
     /// The images
     #[arg(value_name = "REF", required = true)]
     pub(crate) references: Vec<Reference>,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Args, Debug)]
@@ -262,6 +265,9 @@ pub(crate) struct UnbundleArgs {
     /// The bundles: their directories, or the names that they were made by
     #[arg(value_name = "DIR|NAME", required = true)]
     pub(crate) bundles: Vec<String>,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 #[derive(Args, Debug)]

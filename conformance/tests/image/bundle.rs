@@ -417,6 +417,24 @@ fn two_bundles_and_their_removal_leave_the_image_as_it_was() {
 }
 
 #[test]
+fn removals_up_to_the_first_that_fails_are_told_as_json() {
+    let mut bundles = Bundles::new();
+    let reference = bundles.pull(&images::busybox().unwrap());
+    bundles.store.bundle(&reference, "one");
+    for (command, name, key) in [
+        ("unbundle", "one", "/0/id"),
+        ("rm", &reference, "/0/names/0"),
+    ] {
+        let args = [command, "--format", "json", name, "no-such"];
+        let output = bundles.store.run(&args);
+        assert!(output.one_line_failure().contains("no-such"), "{output}");
+        let told: Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(told.pointer(key), Some(&json!(name)), "{told}");
+        assert_eq!(told.as_array().map(Vec::len), Some(1));
+    }
+}
+
+#[test]
 fn an_image_in_use_by_a_bundle_keeps_its_bundle_working() {
     let mut bundles = Bundles::new();
     let reference = bundles.pull(&images::busybox().unwrap());

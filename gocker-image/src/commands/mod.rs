@@ -11,6 +11,7 @@ mod diff;
 mod fsck;
 mod grow;
 mod history;
+mod in_turn;
 mod inspect;
 mod load;
 mod login;

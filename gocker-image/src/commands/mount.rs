@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::Context;
 use super::diff::rooted;
+use super::in_turn::in_turn;
 use crate::cli::Format;
 use crate::operations;
 use crate::reference::Reference;
@@ -38,6 +39,9 @@ pub(crate) struct UmountArgs {
     /// Unmount all
     #[arg(short, long)]
     all: bool,
+    /// How the result is written
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
 }
 
 /// Mounts and prints where, or lists what is mounted.
@@ -81,7 +85,7 @@ pub(crate) fn umount(context: &Context, args: &UmountArgs) -> anyhow::Result<()>
             .map(|mount| mount.directory.display().to_string())
             .collect();
     }
-    for name in &names {
+    let umount = |name: &String| {
         let Some(store) = &store else {
             let missing = StoreError::NotMounted(name.clone());
             return Err(missing).with_context(|| format!("umount {name:?}"));
@@ -90,9 +94,12 @@ pub(crate) fn umount(context: &Context, args: &UmountArgs) -> anyhow::Result<()>
             Ok(reference) => context.qualify(&reference)?.familiar(),
             Err(_) => name.clone(),
         };
-        for mount in operations::umount(store, name, &whole)? {
-            report::print(&format!("{}\n", mount.directory.display()))?;
-        }
-    }
-    Ok(())
+        operations::umount(store, name, &whole)
+    };
+    in_turn(args.format, &names, umount, |gone| {
+        let directories = gone.iter().map(|mount| mount.directory.display());
+        directories
+            .map(|directory| format!("{directory}\n"))
+            .collect()
+    })
 }
