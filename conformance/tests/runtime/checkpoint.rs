@@ -195,6 +195,71 @@ fn a_checkpoint_completes_an_earlier_one_of_memory() {
 }
 
 #[test]
+fn the_mode_of_cgroups_is_crius() {
+    needs!(criu_works(), "needs a CRIU that knows this kernel");
+    peer_differs!(Runc | Crun, "on cgroup v2 they may leave it behind");
+    let bundle = counter();
+    let container = run(&bundle);
+    for mode in ["full", "ignore"] {
+        let options = ["--manage-cgroups-mode", mode];
+        checkpoint(&container, &images(&bundle), &options).success();
+        let saved = count(&bundle);
+        let restored = restore(&container, &bundle, &options);
+        assert!(restored.is_ok(), "{mode}: {restored:?}");
+        assert_counts_on(&bundle, saved);
+        fs::remove_dir_all(images(&bundle)).expect("is removed");
+    }
+    // The container's own is there by then.
+    let strict = ["--manage-cgroups-mode", "strict"];
+    checkpoint(&container, &images(&bundle), &strict).success();
+    let error = restore(&container, &bundle, &strict).expect_err("is there");
+    assert!(error.contains("existing cgroups"), "{error}");
+    bundle.assert_nothing_left();
+}
+
+#[test]
+fn a_container_of_a_user_namespace_goes_on_where_it_was() {
+    needs!(criu_works(), "needs a CRIU that knows this kernel");
+    peer_differs!(Runc | Crun, "the images stay the host's root's alone");
+    let bundle = counter().user_namespace();
+    let container = run(&bundle);
+    let mapping = container.proc_file("uid_map");
+    checkpoint(&container, &images(&bundle), &[]).success();
+    let saved = count(&bundle);
+    restore(&container, &bundle, &[]).expect("is restored");
+    assert_counts_on(&bundle, saved);
+    assert_eq!(container.proc_file("uid_map"), mapping);
+    container.delete(&["--force"]).success();
+}
+
+/// Its name went while it is open; and what the images of memory have twice is punched out.
+#[test]
+fn an_unlinked_file_is_restored_and_doubles_of_memory_are_dropped() {
+    needs!(criu_works(), "needs a CRIU that knows this kernel");
+    let bundle = TestBundle::shell(
+        "exec 5>/kept; rm /kept; n=0; \
+         while :; do n=$((n+1)); mkdir -p /counted/$n; echo $n >&5; sleep 0.05; done",
+    );
+    let container = run(&bundle);
+    let earlier = bundle.scratch().join("earlier");
+    checkpoint(&container, &earlier, &["--pre-dump", "--link-remap"]).success();
+    let options = [
+        "--parent-path",
+        "../earlier",
+        "--link-remap",
+        "--auto-dedup",
+    ];
+    checkpoint(&container, &images(&bundle), &options).success();
+    let saved = count(&bundle);
+    restore(&container, &bundle, &["--auto-dedup"]).expect("is restored");
+    assert_counts_on(&bundle, saved);
+    let file = container.proc_file("fdinfo/5");
+    let position = file.lines().find_map(|line| line.strip_prefix("pos:"));
+    assert_ne!(position.map(str::trim), Some("0"), "{file}");
+    container.delete(&["--force"]).success();
+}
+
+#[test]
 fn a_terminal_comes_back_by_the_console_socket() {
     needs!(criu_works(), "needs a CRIU that knows this kernel");
     let bundle = with_terminal("while read line; do echo \"<$line>\"; done");

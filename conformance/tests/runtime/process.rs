@@ -112,6 +112,12 @@ fn an_unknown_capability_does_not_take_the_others_with_it() {
         json!({"bounding": sets, "permitted": sets, "effective": sets}),
     );
     assert_eq!(status_line(&bundle, "CapBnd"), set_of(&[CHOWN]));
+    let output = bundle.run();
+    output.success();
+    let warnings = output.stderr.lines();
+    let mut warnings = warnings.filter(|line| line.contains("warning"));
+    let warned = warnings.any(|line| line.contains("CAP_OF_THE_FUTURE"));
+    assert!(warned, "{output}");
 }
 
 #[test]

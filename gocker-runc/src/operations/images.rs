@@ -303,7 +303,7 @@ pub(super) fn external_mounts(
             return Err(FieldError::new(format!("mounts[{index}]"), problem));
         }
         if matches!(mount.kind.as_str(), "cgroup" | "cgroup2") {
-            found.extend(external_cgroups(&mount.destination, cgroups));
+            found.extend(external_cgroups(&mount.destination, cgroups, config));
         } else if mount.is_bind() && !mount.options.iter().any(|option| option == "remount") {
             let source = mount.source.clone().unwrap_or_default();
             found.push(External {
@@ -327,9 +327,20 @@ pub(super) fn external_mounts(
     Ok(found)
 }
 
-fn external_cgroups(destination: &Path, cgroups: &CgroupMounts) -> Vec<External> {
-    let CgroupMounts::V1 { mounts, .. } = cgroups else {
-        return Vec::new();
+fn external_cgroups(destination: &Path, cgroups: &CgroupMounts, config: &Config) -> Vec<External> {
+    let namespaces = &config.linux.namespaces;
+    let mounts = match cgroups {
+        CgroupMounts::V1 { mounts, .. } => mounts,
+        // The kernel mounts none there, and the host's was bound.
+        CgroupMounts::V2 { fallback, .. }
+            if namespaces.has(Kind::User) && !namespaces.has(Kind::Cgroup) =>
+        {
+            return vec![External {
+                destination: destination.to_owned(),
+                source: fallback.clone(),
+            }];
+        }
+        CgroupMounts::V2 { .. } => return Vec::new(),
     };
     let bound = mounts.iter().filter_map(|mount| match &mount.source {
         V1Source::Bind(source) => Some(External {

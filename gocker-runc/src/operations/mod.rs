@@ -11,6 +11,7 @@ pub(crate) mod exec_user;
 pub(crate) mod features;
 mod id_mapping;
 pub(crate) mod images;
+mod images_owner;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod pause;

@@ -33,6 +33,7 @@ use super::images::{
     DESCRIPTORS, Directories, External, Images, Make, NULL, check_kept, converse, external_mounts,
     text, tidy, within,
 };
+use super::images_owner;
 use super::prepare::{Prepared, forgive_lack_of_rights, prepare, write_files};
 use super::run::{Afterwards, Running, follow, take_signals};
 use super::undo::Made;
@@ -82,6 +83,11 @@ pub(crate) fn restore(
     check_kept(&prepared.config, &prepared.state.template).context("config.json")?;
     check(request, saved)?;
     let (directories, _) = saved.images.open(LOG, Make::No)?;
+    images_owner::let_read(
+        &directories.images,
+        &prepared.config,
+        saved.images.auto_dedup,
+    )?;
     let mut made = Made::default();
     let running = bring_back(request, saved, &mut prepared, &directories, &mut made)?;
     made.cgroup = None;
