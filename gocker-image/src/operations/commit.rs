@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 
 use super::committed::{self, Step};
 use super::config_change::ConfigChange;
-use super::documents;
+use super::documents::{self, Documents};
 use super::unpack::{self, Layer, Unpacked};
 use super::{Progress, find_bundle, stored_name};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -27,9 +27,7 @@ use crate::image::{Descriptor, ImageConfig, Manifest, media_type};
 use crate::interrupt;
 use crate::pack::{Change, Kinship, LayerOptions, compare, write_layer};
 use crate::reference::Reference;
-use crate::store::{
-    BlobDraft, BundleRecord, HoldKind, ImageRecord, Lock, Origin, RefRecord, Store, now,
-};
+use crate::store::{BlobDraft, BundleRecord, HoldKind, ImageRecord, Origin, RefRecord, Store, now};
 use crate::unpack::{Budgets, Compression, OpenBlob};
 
 /// What to make of a bundle.
@@ -164,11 +162,18 @@ impl Work<'_> {
         let config = committed::config(&base.config, diff_id, &step)?;
         let descriptor = layer.as_ref().map(|layer| &layer.descriptor);
         let manifest = committed::manifest(&base.manifest, descriptor, &config, &step)?;
-        let unpacked = self.unpack(&manifest, &config, layer.as_ref())?;
+        let documents = Documents {
+            digest: Digest::of(&manifest),
+            manifest: Manifest::parse(&manifest)?,
+            manifest_bytes: manifest,
+            config: ImageConfig::parse(&config)?,
+            config_bytes: config,
+        };
+        let unpacked = self.unpack(&documents, layer.as_ref())?;
         // held until the image's record names it
         let kept = layer.map(|layer| layer.blob.keep()).transpose()?;
         let origin = documents::origin_of(store, &base.image.manifest)?;
-        let (reference, image) = self.record(&manifest, &config, &unpacked, origin)?;
+        let (reference, image) = self.record(documents, &unpacked, origin)?;
         Ok(Committed {
             reference,
             image,
@@ -239,14 +244,8 @@ impl Work<'_> {
     }
 
     /// Brings the new layer into the store; the others are held in it.
-    fn unpack(
-        &self,
-        manifest: &[u8],
-        config: &[u8],
-        new: Option<&NewLayer>,
-    ) -> anyhow::Result<Unpacked> {
-        let manifest = Manifest::parse(manifest)?;
-        let layers = Layer::of(&manifest, &ImageConfig::parse(config)?);
+    fn unpack(&self, documents: &Documents, new: Option<&NewLayer>) -> anyhow::Result<Unpacked> {
+        let layers = Layer::of(&documents.manifest, &documents.config);
         let open = |layer: &Layer| -> anyhow::Result<OpenBlob<'static>> {
             let Some(new) = new.filter(|new| new.descriptor.digest == layer.blob.digest) else {
                 bail!("its layer is missing from the store");
@@ -261,38 +260,18 @@ impl Work<'_> {
     /// Records the image, and its name last of all.
     fn record(
         &self,
-        manifest: &[u8],
-        config: &[u8],
+        documents: Documents,
         unpacked: &Unpacked,
         origin: Origin,
     ) -> anyhow::Result<(String, ImageRecord)> {
         let store = self.store;
-        let (manifest_digest, config_digest) = (Digest::of(manifest), Digest::of(config));
-        let _holds: [Lock; 3] = [
-            store.hold(HoldKind::Blob, &manifest_digest)?,
-            store.hold(HoldKind::Blob, &config_digest)?,
-            store.hold(HoldKind::Image, &manifest_digest)?,
-        ];
-        store.put_blob(&manifest_digest, manifest)?;
-        store.put_blob(&config_digest, config)?;
-        let (parsed, read) = (Manifest::parse(manifest)?, ImageConfig::parse(config)?);
-        let documents = (manifest.len() + config.len()) as u64;
-        let image = ImageRecord {
-            manifest: manifest_digest.clone(),
-            config: config_digest,
-            layers: read.chain_ids(),
-            platform: read.platform().to_string(),
-            transfer_bytes: parsed.transfer_bytes() + documents,
-            content_bytes: unpacked.held.iter().map(|held| held.record.bytes).sum(),
-            created: read.created,
-            pulled: now(),
-        };
-        store.put_image(&image)?;
+        let _holds = Documents::hold(store, &documents.digest, &documents.manifest)?;
+        let image = documents.record(store, unpacked)?;
         let reference = stored_name(&self.options.name);
         store.put_reference(&RefRecord {
             reference: reference.clone(),
-            manifest: manifest_digest.clone(),
-            resolved: manifest_digest,
+            manifest: image.manifest.clone(),
+            resolved: image.manifest.clone(),
             updated: now(),
             origin,
         })?;
