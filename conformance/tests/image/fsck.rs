@@ -105,6 +105,27 @@ fn rename_in(path: &Path, field: &str) {
     fs::write(path, serde_json::to_vec(&record).unwrap()).unwrap();
 }
 
+/// Neither many directories side by side nor deep ones are taken for damage.
+#[test]
+fn a_tree_with_more_directories_than_descriptors_is_read() {
+    const DESCRIPTORS: usize = 64;
+    let mut layer = vec![Entry::dir(".")];
+    let mut deep = String::new();
+    for number in 0..3 * DESCRIPTORS {
+        layer.push(Entry::dir(format!("d{number}")));
+        deep.push_str("d/");
+        layer.push(Entry::dir(deep.trim_end_matches('/')));
+    }
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
+    let reference = server.serve(&image_of([layer]), "image", "latest");
+    store.run(&["pull", "--quiet", &reference]).success();
+    let fsck = store.command(&["fsck", "--deep"]);
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--nofile={DESCRIPTORS}"));
+    command.arg(fsck.get_program()).args(fsck.get_args());
+    run_command(&mut command).success();
+}
+
 /// Every way to damage a store, and the path that fsck names for it.
 type Damage = (&'static str, fn(&Case) -> PathBuf);
 

@@ -222,7 +222,7 @@ impl Survey<'_> {
             return Ok(Some((path, format!("its tree {fault}"))));
         }
         if self.depth == Depth::Files
-            && let Err(error) = read::read_files(root.as_fd(), Path::new("/"))
+            && let Err(error) = read::read_files(root.as_fd())
         {
             return Ok(Some((path, format!("in its tree: {}", chain(&error)))));
         }
