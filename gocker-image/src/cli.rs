@@ -173,6 +173,10 @@ pub(crate) struct PullArgs {
     /// without its registry
     #[arg(long)]
     pub(crate) keep_blobs: bool,
+    /// Fetch layers that the registry may not hand on, if it has not, from the https addresses
+    /// that the manifest names, without credentials
+    #[arg(long)]
+    pub(crate) allow_foreign_layers: bool,
     #[command(flatten)]
     pub(crate) budgets: BudgetArgs,
     /// Show no progress, print only the image's digest

@@ -396,3 +396,31 @@ fn load_killed_before_any_change_is_done_again() {
         scene.assert_clears(after);
     });
 }
+
+/// A kill leaves at most a file or directory with a hidden name, beside the one that was there.
+#[test]
+fn save_killed_before_any_change_leaves_what_was_there() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    for form in ["docker-archive", "oci-dir"] {
+        let place = scene.store.beside(form);
+        fs::create_dir(&place).unwrap();
+        let output = place.join("image");
+        let path = output.to_str().unwrap();
+        let args = ["save", "-q", "--as", form, "-o", path, &scene.reference];
+        scene.kill_before_each_change(&args, &|| {}, &|after| {
+            let entries = fs::read_dir(&place).unwrap().flatten();
+            let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+            for name in names.filter(|name| name != "image") {
+                assert!(name.starts_with(".image.gocker-"), "{name} after {after}");
+            }
+            if output.is_dir() {
+                fs::remove_dir_all(&output).unwrap();
+            }
+            scene.run(&args);
+            assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+            fs::remove_dir_all(&place).unwrap();
+            fs::create_dir(&place).unwrap();
+        });
+    }
+}

@@ -7,7 +7,7 @@ use std::process::Command;
 use conformance::images::{Compression, Entry, Image, ImageBuilder, Layer};
 use conformance::{HostileRegistry, StoreRoot};
 
-use super::{assert_unchanged, small_image, state};
+use super::{assert_unchanged, assert_undamaged, made_store, small_image, state};
 
 /// Makes a btrfs of so many MiB and mounts it at the store's root; it goes
 /// with the test's mount namespace.
@@ -212,4 +212,46 @@ fn a_root_that_cannot_be_made_is_told() {
             .contains(store.path().to_str().unwrap()),
         "{output}"
     );
+}
+
+#[test]
+fn a_save_to_a_full_disk_leaves_nothing() {
+    let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
+    let reference = server.serve(&large_image(1), "image", "latest");
+    let args = ["pull", "--quiet", "--keep-blobs", &reference];
+    store.run(&args).success();
+    let place = store.beside("place");
+    fs::create_dir(&place).unwrap();
+    run(Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(&place));
+    let output = place.join("image");
+    let output = output.to_str().unwrap();
+    for form in ["oci-archive", "oci-dir", "docker-archive", "docker-dir"] {
+        let args = ["save", "-q", "--as", form, "-o", output, &reference];
+        let failed = store.run(&args);
+        assert!(failed.one_line_failure().contains("space"), "{failed}");
+        let left = fs::read_dir(&place).unwrap().count();
+        assert_eq!(left, 0, "{form} left something");
+    }
+}
+
+#[test]
+fn a_load_into_a_full_store_leaves_nothing() {
+    let (server, saving) = (HostileRegistry::honest().unwrap(), made_store());
+    let reference = server.serve(&large_image(30), "big", "latest");
+    saving.run(&["pull", "--quiet", &reference]).success();
+    let archive = saving.beside("big.tar");
+    let archive = archive.to_str().unwrap();
+    let args = ["save", "-q", "-o", archive, &reference];
+    saving.run(&args).success();
+    let store = StoreRoot::new().unwrap();
+    mount_btrfs(&store, 120);
+    let small = server.serve(&small_image("small"), "small", "latest");
+    store.run(&["pull", "--quiet", &small]).success();
+    let before = state(&store);
+    let failed = store.run(&["load", "-q", "-i", archive]);
+    assert!(failed.one_line_failure().contains("space"), "{failed}");
+    assert_unchanged(&store, &before);
+    assert_undamaged(&store, "a load without space");
 }

@@ -20,6 +20,7 @@ mod crash_points;
 mod credentials;
 mod cuts;
 mod exit_statuses;
+mod foreign_layers;
 mod fsck;
 mod full_disk;
 mod gocker;

@@ -1,13 +1,16 @@
 //! `save`: archives and directories that skopeo, Podman and umoci read, the same bytes each time.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
+use conformance::command::spawn_on;
 use conformance::image_tools::{Podman, skopeo_copy};
 use conformance::images::Image;
 use conformance::{Registry, StoreRoot, umoci};
 
-use super::{assert_same_trees, corpus, rootfs, small_image};
+use super::{assert_same_trees, corpus, made_store, rootfs, small_image};
 
 /// A store that has pulled `image` with its blobs.
 #[track_caller]
@@ -193,4 +196,27 @@ fn what_cannot_be_saved_whole_is_not_there_at_all() {
     assert!(output.one_line_failure().contains("not empty"), "{output}");
     let output = store.run(&["save", "--format", "json", &reference]);
     assert!(output.one_line_failure().contains("--output"), "{output}");
+}
+
+#[test]
+fn archives_are_neither_written_to_terminals_nor_read_from_them() {
+    let store = made_store();
+    for (args, words) in [
+        (&["save", "image"][..], "name a file by --output"),
+        (&["load"][..], "name a file by --input"),
+    ] {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let mut child = spawn_on(pty.slave.as_fd(), &mut store.command(args));
+        drop(pty.slave);
+        let mut text = String::new();
+        // EIO at the end, when the other side is closed
+        if let Err(error) = File::from(pty.master).read_to_string(&mut text) {
+            assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{text}");
+        assert!(
+            text.contains("is a terminal") && text.contains(words),
+            "{text}"
+        );
+    }
 }

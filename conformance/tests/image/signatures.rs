@@ -213,8 +213,8 @@ fn a_key_that_is_none_is_refused_before_anything_is_asked_for() {
     assert_eq!(server.requests().len(), 0);
 }
 
-/// Pulls with a policy for the server's images.
-fn pull_by_policy(store: &StoreRoot, reference: &str, requirement: &str) -> Output {
+/// Writes a policy for the server's images.
+fn write_policy(store: &StoreRoot, reference: &str, requirement: &str) -> String {
     let host = reference.split('/').next().unwrap();
     let policy = format!(
         r#"{{"default":[{{"type":"insecureAcceptAnything"}}],
@@ -222,25 +222,28 @@ fn pull_by_policy(store: &StoreRoot, reference: &str, requirement: &str) -> Outp
     );
     let file = store.beside("policy.json");
     fs::write(&file, policy).unwrap();
-    store.run(&[
-        "pull",
-        "--quiet",
-        "--policy",
-        file.to_str().unwrap(),
-        reference,
-    ])
+    file.to_str().unwrap().to_owned()
+}
+
+/// Pulls with a policy for the server's images.
+fn pull_by_policy(store: &StoreRoot, reference: &str, requirement: &str) -> Output {
+    let file = write_policy(store, reference, requirement);
+    store.run(&["pull", "--quiet", "--policy", &file, reference])
+}
+
+/// A requirement of signatures by `keys`, for an image of this identity.
+fn signed_by(keys: &Keys, identity: &str) -> String {
+    format!(
+        r#"{{"type":"sigstoreSigned","keyPath":{:?},"signedIdentity":{identity}}}"#,
+        keys.public
+    )
 }
 
 #[test]
 fn a_policy_asks_for_signatures_by_name() {
     let (server, store, image, reference) = served();
     let keys = Keys::new(&store, "key", KINDS[0]);
-    let requirement = |identity: &str| {
-        format!(
-            r#"{{"type":"sigstoreSigned","keyPath":{:?},"signedIdentity":{{"type":"{identity}"}}}}"#,
-            keys.public
-        )
-    };
+    let requirement = |identity: &str| signed_by(&keys, &format!(r#"{{"type":"{identity}"}}"#));
     let output = pull_by_policy(&store, &reference, &requirement("matchRepository"));
     assert_refused(&server, &image, &output, "has no signature");
     sign(&server, &store, &keys, &image.manifest.digest);
@@ -289,4 +292,55 @@ fn the_users_own_policy_is_followed_without_a_word() {
     .unwrap();
     let output = store.run(&["pull", "--quiet", &reference]);
     assert_refused(&server, &image, &output, "rejects");
+}
+
+#[test]
+fn a_policys_signatures_come_through_the_mirror_that_has_the_image() {
+    let (mirror, store, image, served) = served();
+    let registry = HostileRegistry::honest().unwrap();
+    let reference = served.replacen(mirror.host(), registry.host(), 1);
+    let conf = store.beside("registries.conf");
+    let text = format!(
+        "[[registry]]\nlocation = {:?}\n[[registry.mirror]]\nlocation = {:?}\n",
+        registry.host(),
+        mirror.host()
+    );
+    fs::write(&conf, text).unwrap();
+    let keys = Keys::new(&store, "key", KINDS[0]);
+    let requirement = signed_by(&keys, r#"{"type":"matchRepository"}"#);
+    let policy = write_policy(&store, &reference, &requirement);
+    let pull = || {
+        let conf = conf.to_str().unwrap();
+        let args = ["--registries-conf", conf, "pull", "--quiet", "--policy"];
+        store.run(&[&args[..], &[&policy, &reference]].concat())
+    };
+    assert_refused(&mirror, &image, &pull(), "has no signature");
+    // what is signed is the image's own name, not the mirror's
+    sign(&mirror, &store, &keys, &image.manifest.digest);
+    assert_refused(&mirror, &image, &pull(), "for the name");
+    let payload = payload(
+        &format!("{}/image", registry.host()),
+        &image.manifest.digest,
+    );
+    let signature = keys.sign(&store, &payload);
+    put(&mirror, &image.manifest.digest, &[(payload, signature)]);
+    pull().success();
+    assert_eq!(registry.fetched_blobs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_policy_maps_the_names_of_a_copy_to_those_that_were_signed() {
+    let (server, store, image, reference) = served();
+    let keys = Keys::new(&store, "key", KINDS[0]);
+    let digest = &image.manifest.digest;
+    let payload = payload("vendor.example/image:latest", digest);
+    let signature = keys.sign(&store, &payload);
+    put(&server, digest, &[(payload, signature)]);
+    let mapped = |to: &str| {
+        let (kind, from) = ("remapIdentity", server.host());
+        let identity = format!(r#"{{"type":"{kind}","prefix":"{from}","signedPrefix":"{to}"}}"#);
+        pull_by_policy(&store, &reference, &signed_by(&keys, &identity))
+    };
+    assert_refused(&server, &image, &mapped("other.example"), "for the name");
+    mapped("vendor.example").success();
 }

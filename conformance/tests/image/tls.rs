@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use super::{made_store, openssl, small_image};
 
 /// An authority, with certificates of its own for a server and for a client.
-struct Authority {
+pub(super) struct Authority {
     directory: TempDir,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let authority = Self {
             directory: tempfile::tempdir().unwrap(),
         };
@@ -78,7 +78,7 @@ impl Authority {
     }
 
     /// Copies files to the user's certificates for `host`.
-    fn give(&self, store: &StoreRoot, host: &str, names: &[&str]) -> PathBuf {
+    pub(super) fn give(&self, store: &StoreRoot, host: &str, names: &[&str]) -> PathBuf {
         let dir = store.beside("home/.config/containers/certs.d").join(host);
         fs::create_dir_all(&dir).unwrap();
         for name in names {
@@ -89,7 +89,7 @@ impl Authority {
 }
 
 /// A registry with one image, over http and, with the authority's certificate, over https.
-fn registries(authority: &Authority, asks_clients: bool) -> (Registry, Registry) {
+pub(super) fn registries(authority: &Authority, asks_clients: bool) -> (Registry, Registry) {
     let plain = Registry::start().unwrap();
     plain
         .push(&small_image("image"), "image", "latest")

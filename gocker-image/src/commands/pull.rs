@@ -6,7 +6,7 @@ use super::Context;
 use crate::cli::{Format, PullArgs};
 use crate::digest::Digest;
 use crate::image::PlatformChoice;
-use crate::operations::{self, LayerBlobs, Progress, PullOptions, Pulled, Trust};
+use crate::operations::{self, ForeignLayers, LayerBlobs, Progress, PullOptions, Pulled, Trust};
 use crate::progress::size_text;
 use crate::report;
 use crate::store::Store;
@@ -61,6 +61,11 @@ pub(crate) fn pull_quietly(
             LayerBlobs::Kept
         } else {
             LayerBlobs::Streamed
+        },
+        foreign_layers: if args.allow_foreign_layers {
+            ForeignLayers::Allowed
+        } else {
+            ForeignLayers::Refused
         },
     };
     operations::pull(store, &context.client(given)?, &options, progress)

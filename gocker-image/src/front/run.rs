@@ -119,6 +119,7 @@ fn pull_if_missing(
         verify_key: Vec::new(),
         policy: None,
         keep_blobs: false,
+        allow_foreign_layers: false,
         budgets: BudgetArgs::default(),
         quiet: args.quiet,
         format: Format::Text,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use super::{ImageError, Platform};
+use super::{ImageError, Platform, media_type};
 use crate::digest::Digest;
 
 /// A content descriptor.
@@ -20,7 +20,8 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The number of its bytes.
     pub size: u64,
-    /// Other addresses of the content. Never followed.
+    /// Other addresses of the content. Followed only for layers, and only where the user allows
+    /// foreign ones.
     #[serde(
         default,
         deserialize_with = "super::json::null_as_default",
@@ -55,6 +56,12 @@ impl Descriptor {
             platform: None,
             data: None,
         }
+    }
+
+    /// Whether it is of a layer that lies, or is to lie, elsewhere than at the registry.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        !self.urls.is_empty() || media_type::is_foreign_layer(&self.media_type)
     }
 
     /// The embedded content, verified. None if there is none.

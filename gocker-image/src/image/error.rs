@@ -41,17 +41,18 @@ pub enum ImageError {
     /// A manifest, but not of an image.
     #[error("this is an artifact, not an image: its config has the media type {0:?}")]
     Artifact(String),
-    /// The layer's content lies elsewhere.
+    /// The layer's content lies elsewhere, and the user has not allowed that.
     #[error(
-        "layers[{index}]: the layer {digest} must be fetched from the foreign address {url:?}, which is not served"
+        "layers[{index}]: the layer {digest} is foreign{}, and is not fetched (pull --allow-foreign-layers does)",
+        lying_at(urls)
     )]
     ForeignLayer {
         /// Its place in the manifest.
         index: usize,
         /// Its digest.
         digest: Digest,
-        /// The first address that it names.
-        url: String,
+        /// The addresses that it names.
+        urls: Vec<String>,
     },
     /// The layer is no tar, or it is encrypted.
     #[error("layers[{index}].mediaType: {media_type:?} is no layer format that is served")]
@@ -99,6 +100,12 @@ pub enum ImageError {
     /// The config is of another operating system than Linux.
     #[error("os: only linux images can be unpacked, not {0:?}")]
     NotLinux(String),
+}
+
+fn lying_at(urls: &[String]) -> String {
+    (urls.first())
+        .map(|url| format!(": it lies at {url:?}"))
+        .unwrap_or_default()
 }
 
 /// The error and all its causes in one line.

@@ -35,7 +35,7 @@ impl Manifest {
     /// Reads a manifest whose bytes were verified already.
     ///
     /// # Errors
-    /// If it is not the manifest of an image all of whose layers can be pulled.
+    /// If it is not the manifest of an image all of whose layers can be unpacked.
     pub fn parse(bytes: &[u8]) -> Result<Self, ImageError> {
         let manifest: Self = json::parse(bytes)?;
         manifest.check()?;
@@ -71,6 +71,22 @@ impl Manifest {
         }
     }
 
+    /// Checks that all layers are the registry's own.
+    ///
+    /// # Errors
+    /// If one is foreign.
+    pub fn refuse_foreign_layers(&self) -> Result<(), ImageError> {
+        let mut layers = self.layers.iter().enumerate();
+        match layers.find(|(_, layer)| layer.is_foreign()) {
+            None => Ok(()),
+            Some((index, layer)) => Err(ImageError::ForeignLayer {
+                index,
+                digest: layer.digest.clone(),
+                urls: layer.urls.clone(),
+            }),
+        }
+    }
+
     fn check(&self) -> Result<(), ImageError> {
         if !media_type::is_config(&self.config.media_type) {
             let kind = self
@@ -81,10 +97,6 @@ impl Manifest {
         }
         self.config.embedded()?;
         for (index, layer) in self.layers.iter().enumerate() {
-            if let Some(url) = layer.urls.first() {
-                let (digest, url) = (layer.digest.clone(), url.clone());
-                return Err(ImageError::ForeignLayer { index, digest, url });
-            }
             if !media_type::is_layer(&layer.media_type) {
                 let media_type = layer.media_type.clone();
                 return Err(ImageError::UnknownLayer { index, media_type });

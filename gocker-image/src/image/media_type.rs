@@ -93,6 +93,12 @@ pub fn is_layer(name: &str) -> bool {
     LAYERS.contains(&name)
 }
 
+/// Whether it names a layer that its maker does not let registries hand on.
+#[must_use]
+pub fn is_foreign_layer(name: &str) -> bool {
+    oci_layer(name).starts_with("application/vnd.oci.image.layer.nondistributable.")
+}
+
 /// Whether it names Docker's schema 1, signed or not.
 #[must_use]
 pub fn is_schema_1(name: &str) -> bool {
@@ -116,6 +122,8 @@ mod tests {
                 "{oci}"
             );
             assert_eq!(oci_layer(&oci), oci);
+            let is_foreign = name.contains("foreign") || name.contains("nondistributable");
+            assert_eq!(is_foreign_layer(name), is_foreign, "{name}");
         }
     }
 }

@@ -186,7 +186,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_unpacked_is_refused_by_name() {
-        let foreign = r#","urls":["https://a.b/c"]"#;
         let cases = [
             (
                 "application/vnd.oci.empty.v1+json",
@@ -195,7 +194,6 @@ mod tests {
                 "not an image",
             ),
             (media_type::OCI_CONFIG, "text/plain", "", "text/plain"),
-            (media_type::OCI_CONFIG, GZIP, foreign, "https://a.b/c"),
             (
                 media_type::OCI_CONFIG,
                 &format!("{GZIP}+encrypted"),
@@ -206,6 +204,27 @@ mod tests {
         ];
         for (config, kind, rest, expected) in cases {
             expect_error(&manifest(config, &layer(kind, rest)), None, expected);
+        }
+    }
+
+    #[test]
+    fn foreign_layers_are_refused_where_they_are_not_allowed() {
+        let urls = r#","urls":["https://a.b/c"]"#;
+        let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+        for (kind, rest, refused) in [
+            (GZIP, "", None),
+            (GZIP, urls, Some("https://a.b/c")),
+            (foreign, "", Some("is foreign,")),
+        ] {
+            let text = manifest(media_type::OCI_CONFIG, &layer(kind, rest));
+            let manifest = Manifest::parse(text.as_bytes()).unwrap();
+            let error = manifest.refuse_foreign_layers().err();
+            let said = error.map(|error| error.to_string());
+            match (said, refused) {
+                (None, None) => {}
+                (Some(said), Some(words)) => assert!(said.contains(words), "{said}"),
+                (said, _) => panic!("{kind} {rest}: {said:?}"),
+            }
         }
     }
 

@@ -133,6 +133,7 @@ impl Load<'_> {
     fn image(&self, image: SavedImage) -> anyhow::Result<Loaded> {
         let (store, blobs) = (self.store, self.options.blobs);
         let documents = &image.documents;
+        documents.manifest.refuse_foreign_layers()?;
         let choice = &self.options.platform;
         check_config(
             &documents.config,

@@ -52,7 +52,7 @@ use anyhow::Context as _;
 
 use crate::digest::Digest;
 use crate::errno::{errno_of, means_full};
-use crate::image::{ImageConfig, ImageError, Manifest, PlatformChoice};
+use crate::image::{Descriptor, ImageConfig, ImageError, Manifest, PlatformChoice};
 use crate::loop_device::LoopError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
@@ -76,7 +76,7 @@ pub use options::{
     SecurityOption, TmpfsFlag, Ulimit, VolumeFlag,
 };
 pub use prune::prune;
-pub use pull::{PullOptions, Pulled, pull};
+pub use pull::{ForeignLayers, PullOptions, Pulled, pull};
 pub use push::{PushOptions, Pushed, push};
 pub use remove::{RemovedImage, remove};
 pub use roots::Rooted;
@@ -207,6 +207,18 @@ fn check_config(
         ));
     }
     Ok(())
+}
+
+/// Whether a layer is not handed on because the manifest names its address; it is said then.
+fn stays_elsewhere(layer: &Descriptor, progress: &dyn Progress) -> bool {
+    let Some(url) = layer.urls.first() else {
+        return false;
+    };
+    let digest = &layer.digest;
+    progress.note(&format!(
+        "layer {digest} is foreign and stays where it is: {url:?}"
+    ));
+    true
 }
 
 /// The whole name that the store knows a reference by. Beside a digest, a tag

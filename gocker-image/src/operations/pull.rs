@@ -37,6 +37,17 @@ pub struct PullOptions {
     pub trust: Trust,
     /// Whether the blobs of layers are kept.
     pub blobs: LayerBlobs,
+    /// Whether layers may lie elsewhere than at the registry.
+    pub foreign_layers: ForeignLayers,
+}
+
+/// What is thought of layers that their makers do not let registries hand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForeignLayers {
+    /// An image that has one is not pulled.
+    Refused,
+    /// They are fetched from the registry, or else from the addresses that the manifest names.
+    Allowed,
 }
 
 /// What was pulled.
@@ -104,6 +115,11 @@ impl Pull<'_> {
         let resolved = client.resolve(reference)?;
         let resolved_digest = resolved.digest.clone();
         let (fetched, manifest) = choose_manifest(client, options, resolved)?;
+        if options.foreign_layers == ForeignLayers::Refused {
+            manifest
+                .refuse_foreign_layers()
+                .with_context(|| format!("manifest {}", fetched.digest))?;
+        }
         // an index vouches for the manifests that it names
         let mut signed = vec![&fetched.digest, &resolved_digest];
         signed.dedup();

@@ -3,6 +3,7 @@
 //! ```text
 //! a layer    is there -> taken over from the repository it was pulled from -> uploaded
 //! uploaded   from its blob if it is kept, else fetched again meanwhile
+//! foreign    stays where the manifest says that it is
 //! config, manifest last
 //! ```
 
@@ -108,9 +109,12 @@ impl Push<'_> {
             if done.contains(&&layer.digest) {
                 continue;
             }
+            done.push(&layer.digest);
+            if super::stays_elsewhere(layer, self.content.progress) {
+                continue;
+            }
             let way = self.layer(layer);
             ways.push(way.with_context(|| format!("layer {}", layer.digest))?);
-            done.push(&layer.digest);
         }
         let config = &documents.manifest.config;
         self.config(config, &documents.config_bytes)

@@ -6,7 +6,8 @@
 //! docker-dir             manifest.json, version, <hex>
 //! ```
 //!
-//! Documents and blobs are those that were pulled, byte by byte. In a docker-archive layers are
+//! Documents and blobs are those that were pulled, byte by byte; foreign layers stay where their
+//! manifest says that they are, except in a docker-archive, which has no place for that. In a docker-archive layers are
 //! not compressed, and the manifest is left out, so its reader makes another one.
 //!
 //! Spec: image-spec image-layout.md
@@ -295,6 +296,7 @@ impl Writing<'_> {
                 Part::Bytes(bytes) => {
                     package.add(&name, bytes.len() as u64, &mut Cursor::new(bytes))?;
                 }
+                Part::Blob(_, blob) if super::stays_elsewhere(&blob, self.progress) => {}
                 Part::Blob(image, blob) => self
                     .blob(&mut package, &name, (image, &blob))
                     .with_context(|| format!("layer {}", blob.digest))?,

@@ -151,7 +151,7 @@ impl ResumingBody {
 
     fn connect_from(&mut self, offset: u64) -> Result<(), RegistryError> {
         let get = Get::blob(offset);
-        let mut response = self.client.inner.get(&self.reference, &self.path, &get)?;
+        let mut response = self.get(&get)?;
         let size = self.descriptor.size;
         let left = if response.status() == StatusCode::PARTIAL_CONTENT && self.position > 0 {
             self.check_range(&response)?;
@@ -179,6 +179,17 @@ impl ResumingBody {
         }
         self.response = Some(response);
         Ok(())
+    }
+
+    /// Asks the registry, and then the other addresses that the layer has, if it has any.
+    fn get(&self, get: &Get<'_>) -> Result<Response, RegistryError> {
+        let inner = &self.client.inner;
+        match inner.get(&self.reference, &self.path, get) {
+            Err(error) if error.is_not_found() && !self.descriptor.urls.is_empty() => {
+                inner.get_foreign(&self.reference, &self.descriptor, get)
+            }
+            result => result,
+        }
     }
 
     /// A 206 must begin where it was asked to.

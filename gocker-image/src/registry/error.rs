@@ -86,6 +86,16 @@ pub enum RegistryError {
         /// Why it is not followed.
         reason: &'static str,
     },
+    /// An address that a manifest names for a layer must not be asked.
+    #[error("{digest}: the foreign address {url:?} is not asked: {reason}")]
+    ForeignAddress {
+        /// The layer.
+        digest: Digest,
+        /// Where it is to lie.
+        url: String,
+        /// Why it is not asked.
+        reason: &'static str,
+    },
     /// More bytes than such an answer may have.
     #[error("{what}: has more than {limit} bytes")]
     TooLarge {

@@ -10,6 +10,7 @@
 //!   mirrors before the registry itself                       settings, endpoint
 //!   401  -> a token by its challenge, then once more         auth, authorize, bearer
 //!   3xx  -> followed without credentials                     transport
+//!   a layer it has not -> the addresses that the manifest names    foreign
 //!   429, 5xx, a broken connection -> again after a pause     retry
 //! ```
 //!
@@ -22,6 +23,7 @@ mod blob;
 mod credentials;
 mod endpoint;
 mod error;
+mod foreign;
 mod login;
 mod push;
 mod reason;
