@@ -412,21 +412,6 @@ fn other_limits_are_set_or_refused_by_name() {
             "4194304",
         ),
         (
-            json!({"blockIO": {"weight": 100}}),
-            "blkio",
-            // On v2 the default weight counts to 10000: 1 + (100 - 10) * 9999 / 990.
-            if cgroup_layout() == CgroupLayout::V2 {
-                ["io.weight", ""]
-            } else {
-                ["blkio.weight", "blkio.bfq.weight"]
-            },
-            if cgroup_layout() == CgroupLayout::V2 {
-                "910"
-            } else {
-                "100"
-            },
-        ),
-        (
             json!({"network": {"classID": 5}}),
             "net_cls",
             ["net_cls.classid", ""],
