@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use conformance::host::is_root;
+use conformance::ordinary_user::ID;
 use conformance::{Output, TestBundle, gocker_only, needs, peer_differs, run_command, wait_until};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
@@ -114,8 +116,12 @@ fn asking(bundle: TestBundle, names: &[&str], path: &str) -> TestBundle {
 
 /// A bundle whose mkdir(2) an agent decides on.
 fn asking_for_mkdir(script: &str, no_new_privileges: bool) -> (TestBundle, Agent) {
-    let bundle =
-        TestBundle::shell(script).set("/process/noNewPrivileges", json!(no_new_privileges));
+    with_agent_for_mkdir(
+        TestBundle::shell(script).set("/process/noNewPrivileges", json!(no_new_privileges)),
+    )
+}
+
+fn with_agent_for_mkdir(bundle: TestBundle) -> (TestBundle, Agent) {
     let agent = Agent::new(&bundle);
     let path = agent.path.to_str().expect("a path").to_owned();
     (asking(bundle, &["mkdir", "mkdirat"], &path), agent)
@@ -155,6 +161,30 @@ fn an_agent_decides_and_is_told_of_the_container() {
             assert_eq!(inner["bundle"], bundle.path().to_str().expect("a path"));
         }
     }
+}
+
+/// The listener comes from a process that has rights in the container's user namespace alone.
+#[test]
+fn an_ordinary_users_agent_decides_over_the_users_container() {
+    needs!(is_root(), "needs root");
+    needs!(has_perl(), "needs perl");
+    let script = "mkdir /tmp/a; test ! -d /tmp/a";
+    let (bundle, agent) = with_agent_for_mkdir(TestBundle::shell(script).of_ordinary_user());
+    chown(&agent.path, Some(ID), Some(ID)).expect("chown");
+    let (output, state) = agent.attend(&mut make(&bundle, "run"), ENOSPC);
+    output.success();
+    assert!(output.stderr.contains("No space left"), "{output}");
+    assert_eq!(state["state"]["id"], bundle.id(), "{state}");
+    bundle.assert_nothing_left();
+    // What may not be written to cannot be an agent's.
+    let (bundle, agent) = with_agent_for_mkdir(TestBundle::shell(script).of_ordinary_user());
+    fs::set_permissions(&agent.path, fs::Permissions::from_mode(0o700)).expect("chmod");
+    let output = run_command(&mut make(&bundle, "run"));
+    let line = output.one_line_failure();
+    let path = agent.path.to_str().expect("a path");
+    assert!(line.contains(path), "{output}");
+    assert!(line.contains("ermission denied"), "{output}");
+    bundle.assert_nothing_left();
 }
 
 /// Spec: config-linux.md#seccomp: exactly one state in each connection, which is closed.

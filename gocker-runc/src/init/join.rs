@@ -101,7 +101,12 @@ fn join(plan: &mut JoinPlan, end: &InitEnd) -> anyhow::Result<Infallible> {
         end.send(&FromInit::Prepared)?;
         end.expect(ToInit::Start)?;
     }
-    let prepared = prepare_program((process, env), plan.in_user_namespace, proc.as_ref(), end)?;
+    let prepared = prepare_program(
+        (process, env),
+        (plan.in_user_namespace, false),
+        proc.as_ref(),
+        end,
+    )?;
     Err(become_program(process, &prepared))
 }
 

@@ -159,7 +159,8 @@ fn prepare(plan: &mut InitPlan, end: &InitEnd) -> anyhow::Result<Prepared> {
         reopen_null(&root)?;
     }
     drop(root);
-    let prepared = prepare_program((process, env), plan.in_user_namespace, proc.as_ref(), end)?;
+    let whose = (plan.in_user_namespace, plan.may_be_joined_by_its_user());
+    let prepared = prepare_program((process, env), whose, proc.as_ref(), end)?;
     end.send(&FromInit::Prepared)?;
     Ok(prepared)
 }
@@ -212,10 +213,11 @@ fn with_home(process: &ProcessPlan, root: &RootFd) -> Vec<String> {
     env
 }
 
-/// What init and `exec` have in common: the last steps before execve(2).
+/// What init and `exec` have in common: the last steps before execve(2). `is_its_users` says that
+/// nobody but the ordinary user who made it sees this process.
 fn prepare_program(
     (process, env): (&ProcessPlan, Vec<String>),
-    in_user_namespace: bool,
+    (in_user_namespace, is_its_users): (bool, bool),
     proc: Option<&ProcFd>,
     end: &InitEnd,
 ) -> anyhow::Result<Prepared> {
@@ -241,6 +243,10 @@ fn prepare_program(
         .map(CString::new)
         .collect::<Result<_, _>>()
         .context("process.env")?;
+    if is_its_users && agent_filter(process).is_some() {
+        // Else only root could take its listener.
+        prctl::set_dumpable(true).context("prctl(DUMPABLE)")?;
+    }
     notify_agent(process, end)?;
     Ok(Prepared { file, env })
 }
@@ -404,10 +410,15 @@ fn confine(
     Ok(())
 }
 
+/// The filter, if it asks an agent.
+fn agent_filter(process: &ProcessPlan) -> Option<&Filter> {
+    process.seccomp.as_ref().filter(|filter| filter.notifies())
+}
+
 /// Where a filter asks an agent: loads it, and has the runtime give the agent its listener. From
 /// here on this process is under the filter. The listener ends with execve(2).
 fn notify_agent(process: &ProcessPlan, end: &InitEnd) -> anyhow::Result<()> {
-    let Some(filter) = process.seccomp.as_ref().filter(|filter| filter.notifies()) else {
+    let Some(filter) = agent_filter(process) else {
         return Ok(());
     };
     confine(process, filter, |listener| {
