@@ -70,7 +70,7 @@ impl MemoryPolicy {
             )
         })?;
         let flags = spec.flags().as_deref().unwrap_or_default();
-        let flags = flags.iter().fold(0, |all, flag| all | bit(*flag));
+        let flags = flags.iter().fold(0, |all, flag| all | bit(*flag).0);
         if flags & STATIC_NODES != 0 && flags & RELATIVE_NODES != 0 {
             let problem = "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other";
             return Err(refuse("flags", problem.into()));
@@ -108,13 +108,39 @@ fn mode(mode: MemoryPolicyModeType) -> (i32, &'static str, Nodes) {
     }
 }
 
-fn bit(flag: MemoryPolicyFlagType) -> i32 {
+fn bit(flag: MemoryPolicyFlagType) -> (i32, &'static str) {
     match flag {
-        MemoryPolicyFlagType::MpolFNumaBalancing => NUMA_BALANCING,
-        MemoryPolicyFlagType::MpolFRelativeNodes => RELATIVE_NODES,
-        MemoryPolicyFlagType::MpolFStaticNodes => STATIC_NODES,
+        MemoryPolicyFlagType::MpolFNumaBalancing => (NUMA_BALANCING, "MPOL_F_NUMA_BALANCING"),
+        MemoryPolicyFlagType::MpolFRelativeNodes => (RELATIVE_NODES, "MPOL_F_RELATIVE_NODES"),
+        MemoryPolicyFlagType::MpolFStaticNodes => (STATIC_NODES, "MPOL_F_STATIC_NODES"),
     }
 }
+
+/// The names of the modes that a configuration may use, for `features`.
+pub(crate) fn known_modes() -> Vec<&'static str> {
+    MODES.iter().map(|known| mode(*known).1).collect()
+}
+
+/// The names of the flags that a configuration may use, for `features`.
+pub(crate) fn known_flags() -> Vec<&'static str> {
+    FLAGS.iter().map(|known| bit(*known).1).collect()
+}
+
+const MODES: [MemoryPolicyModeType; 7] = [
+    MemoryPolicyModeType::MpolDefault,
+    MemoryPolicyModeType::MpolBind,
+    MemoryPolicyModeType::MpolInterleave,
+    MemoryPolicyModeType::MpolWeightedInterleave,
+    MemoryPolicyModeType::MpolPreferred,
+    MemoryPolicyModeType::MpolPreferredMany,
+    MemoryPolicyModeType::MpolLocal,
+];
+
+const FLAGS: [MemoryPolicyFlagType; 3] = [
+    MemoryPolicyFlagType::MpolFNumaBalancing,
+    MemoryPolicyFlagType::MpolFRelativeNodes,
+    MemoryPolicyFlagType::MpolFStaticNodes,
+];
 
 /// A list such as `0-1,3` as bits; None for what is no list.
 fn parse(list: &str) -> Option<Vec<u64>> {
@@ -135,23 +161,6 @@ fn parse(list: &str) -> Option<Vec<u64>> {
     }
     Some(words)
 }
-
-/// The names that a configuration may use.
-pub(crate) const MODES: [&str; 7] = [
-    "MPOL_DEFAULT",
-    "MPOL_BIND",
-    "MPOL_INTERLEAVE",
-    "MPOL_WEIGHTED_INTERLEAVE",
-    "MPOL_PREFERRED",
-    "MPOL_PREFERRED_MANY",
-    "MPOL_LOCAL",
-];
-/// The flags that a configuration may use.
-pub(crate) const FLAGS: [&str; 3] = [
-    "MPOL_F_NUMA_BALANCING",
-    "MPOL_F_RELATIVE_NODES",
-    "MPOL_F_STATIC_NODES",
-];
 
 #[cfg(test)]
 mod tests {
@@ -184,7 +193,7 @@ mod tests {
         ] {
             assert_eq!(of(json), Ok(expected), "{json}");
         }
-        for name in MODES {
+        for name in known_modes() {
             let json = format!(r#"{{"mode": "{name}"}}"#);
             serde_json::from_str::<LinuxMemoryPolicy>(&json).expect(name);
         }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::images;
+use crate::cgroups::systemd;
 use crate::rootfs::mount_options;
 use crate::{capabilities, memory_policy, namespaces, seccomp};
 
@@ -26,7 +28,7 @@ pub(crate) fn document() -> Value {
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "true",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": [images::CONFIG_FILE_ANNOTATION, systemd::ANNOTATION],
         "linux": {
             "namespaces": namespaces::known(Path::new("/proc/self/ns")),
             "capabilities": capabilities::known_names(),
@@ -40,10 +42,61 @@ pub(crate) fn document() -> Value {
             "seccomp": seccomp::features(),
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "memoryPolicy": { "modes": memory_policy::MODES, "flags": memory_policy::FLAGS },
+            "memoryPolicy": { "modes": memory_policy::known_modes(), "flags": memory_policy::known_flags() },
             "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
             "netDevices": { "enabled": true },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{
+        LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator, MemoryPolicyFlagType,
+        MemoryPolicyModeType,
+    };
+    use serde::de::DeserializeOwned;
+
+    /// The words that config.json may have where a `T` is read: the refusal of another names them.
+    fn accepted<T: DeserializeOwned>() -> Vec<String> {
+        let refusal = serde_json::from_str::<T>("\"?\"").err().expect("refused");
+        let refusal = refusal.to_string();
+        let words = refusal.split('`').skip(3).step_by(2).map(str::to_owned);
+        sorted(words.collect())
+    }
+
+    fn sorted(mut words: Vec<String>) -> Vec<String> {
+        words.sort_unstable();
+        words
+    }
+
+    #[test]
+    fn what_config_json_may_say_is_what_features_tells() {
+        let document = document();
+        for (place, accepted) in [
+            ("/linux/seccomp/actions", accepted::<LinuxSeccompAction>()),
+            (
+                "/linux/seccomp/operators",
+                accepted::<LinuxSeccompOperator>(),
+            ),
+            (
+                "/linux/seccomp/knownFlags",
+                accepted::<LinuxSeccompFilterFlag>(),
+            ),
+            (
+                "/linux/memoryPolicy/modes",
+                accepted::<MemoryPolicyModeType>(),
+            ),
+            (
+                "/linux/memoryPolicy/flags",
+                accepted::<MemoryPolicyFlagType>(),
+            ),
+        ] {
+            let told = document.pointer(place).expect(place);
+            let told: Vec<String> = serde_json::from_value(told.clone()).expect("a list");
+            assert_eq!(sorted(told), accepted, "{place}");
+        }
+    }
 }

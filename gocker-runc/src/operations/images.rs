@@ -78,7 +78,7 @@ pub(super) const NULL: &str = "/dev/null";
 const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 
 /// Names the file of a container's own.
-const CONFIG_FILE_ANNOTATION: &str = "org.criu.config";
+pub(super) const CONFIG_FILE_ANNOTATION: &str = "org.criu.config";
 
 /// What CRIU says while it works: enough to find out afterwards why it did not.
 const LOG_LEVEL: i32 = 4;

@@ -140,15 +140,30 @@ const SUPERBLOCK: &[&str] = &[
     "noiversion",
 ];
 
-/// Words that ask for what is so anyway: the defaults, and how loud the kernel's log is.
-const WITHOUT_EFFECT: &[&str] = &["defaults", "silent", "loud"];
+/// What a word does to the options.
+type Change = fn(&mut MountOptions);
+
+/// Words that stand for themselves, and what each does.
+const ALONE: &[(&str, Change)] = &[
+    ("bind", |parsed| {
+        parsed.bind = parsed.bind.or(Some(Recursive::No));
+    }),
+    ("rbind", |parsed| parsed.bind = Some(Recursive::Yes)),
+    ("remount", |parsed| parsed.remount = true),
+    ("tmpcopyup", |parsed| parsed.copy_up = true),
+    ("idmap", |parsed| {
+        parsed.id_map = parsed.id_map.or(Some(Recursive::No));
+    }),
+    ("ridmap", |parsed| parsed.id_map = Some(Recursive::Yes)),
+    // These ask for what is so anyway: the defaults, and how loud the kernel's log is.
+    ("defaults", |_| ()),
+    ("silent", |_| ()),
+    ("loud", |_| ()),
+];
 
 /// Every word that is known here, for `features`.
 pub(crate) fn known_words() -> Vec<String> {
-    let plain = ["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"]
-        .iter()
-        .chain(SUPERBLOCK)
-        .chain(WITHOUT_EFFECT);
+    let plain = ALONE.iter().map(|(word, _)| word).chain(SUPERBLOCK);
     let twice = PROPAGATION
         .iter()
         .map(|(word, _)| *word)
@@ -157,6 +172,12 @@ pub(crate) fn known_words() -> Vec<String> {
     words.extend(twice.flat_map(|word| [word.to_owned(), format!("r{word}")]));
     words.sort_unstable();
     words
+}
+
+/// What `word` stands for in `table`.
+fn meaning<T: Copy>(table: &[(&str, T)], word: &str) -> Option<T> {
+    let found = table.iter().find(|(name, _)| *name == word);
+    found.map(|(_, meaning)| *meaning)
 }
 
 impl MountOptions {
@@ -175,59 +196,41 @@ impl MountOptions {
     }
 
     fn add(&mut self, word: &str) -> Result<(), String> {
-        match word {
-            "bind" => self.bind = self.bind.or(Some(Recursive::No)),
-            "rbind" => self.bind = Some(Recursive::Yes),
-            "remount" => self.remount = true,
-            "tmpcopyup" => self.copy_up = true,
-            "idmap" => self.id_map = self.id_map.or(Some(Recursive::No)),
-            "ridmap" => self.id_map = Some(Recursive::Yes),
-            "copy-symlink" | "src-nofollow" | "dest-nofollow" => {
-                return Err(format!(
-                    "{word:?} is an option of crun's, and is not served"
-                ));
-            }
-            _ if WITHOUT_EFFECT.contains(&word) || word.is_empty() => {}
-            _ if is_idmap(word) => {
-                return Err(format!(
-                    "{word:?}: the mapping belongs into uidMappings and gidMappings"
-                ));
-            }
-            _ => self.add_from_tables(word)?,
-        }
-        Ok(())
-    }
-
-    fn add_from_tables(&mut self, word: &str) -> Result<(), String> {
-        let attribute = |word: &str| {
-            ATTRIBUTES
-                .iter()
-                .find(|(name, _)| *name == word)
-                .map(|(_, effect)| *effect)
-        };
-        let propagation = |word: &str| {
-            PROPAGATION
-                .iter()
-                .find(|(name, _)| *name == word)
-                .map(|(_, flag)| *flag)
-        };
-        if let Some(effect) = attribute(word) {
+        let recursive = word.strip_prefix('r').unwrap_or_default();
+        if let Some(apply) = meaning(ALONE, word) {
+            apply(self);
+        } else if let Some(effect) = meaning(ATTRIBUTES, word) {
             self.attributes.apply(effect);
-        } else if let Some(flag) = propagation(word) {
+        } else if let Some(flag) = meaning(PROPAGATION, word) {
             self.propagation.push((flag, Recursive::No));
-        } else if let Some(effect) = word.strip_prefix('r').and_then(attribute) {
+        } else if let Some(effect) = meaning(ATTRIBUTES, recursive) {
             self.recursive_attributes.apply(effect);
-        } else if let Some(flag) = word.strip_prefix('r').and_then(propagation) {
+        } else if let Some(flag) = meaning(PROPAGATION, recursive) {
             self.propagation.push((flag, Recursive::Yes));
-        } else {
-            let text = |text: &str| CString::new(text).map_err(|_| "holds a NUL byte".to_owned());
-            self.data.push(match word.split_once('=') {
-                Some((key, value)) => (text(key)?, Some(text(value)?)),
-                None => (text(word)?, None),
-            });
+        } else if !word.is_empty() {
+            self.data.push(parameter(word)?);
         }
         Ok(())
     }
+}
+
+/// What no table has, as a parameter of the filesystem.
+fn parameter(word: &str) -> Result<(CString, Option<CString>), String> {
+    if ["copy-symlink", "src-nofollow", "dest-nofollow"].contains(&word) {
+        return Err(format!(
+            "{word:?} is an option of crun's, and is not served"
+        ));
+    }
+    if is_idmap(word) {
+        return Err(format!(
+            "{word:?}: the mapping belongs into uidMappings and gidMappings"
+        ));
+    }
+    let text = |text: &str| CString::new(text).map_err(|_| "holds a NUL byte".to_owned());
+    Ok(match word.split_once('=') {
+        Some((key, value)) => (text(key)?, Some(text(value)?)),
+        None => (text(word)?, None),
+    })
 }
 
 fn is_idmap(word: &str) -> bool {
@@ -276,6 +279,30 @@ mod tests {
             (c"newinstance".to_owned(), None),
         ];
         assert_eq!(parse(&["size=64k", "newinstance"]).data, expected);
+    }
+
+    #[test]
+    fn words_that_features_tells_are_those_with_a_meaning() {
+        let known = known_words();
+        for word in &known {
+            let data = parse(&[word]).data;
+            // The superblock's flags are parameters, too, which every filesystem has.
+            assert_eq!(data.is_empty(), !SUPERBLOCK.contains(&&**word), "{word}");
+        }
+        // All that come near to a known one: without a first letter or two, or with those.
+        let near = known.iter().flat_map(|word| {
+            let shorter = [word.get(1..), word.get(2..)].into_iter().flatten();
+            let longer = ["r", "no"].map(|more| format!("{more}{word}"));
+            shorter.map(str::to_owned).chain(longer)
+        });
+        for word in near.filter(|word| !word.is_empty() && !known.contains(word)) {
+            let as_data = (CString::new(word.as_str()).expect("no NUL"), None);
+            let expected = MountOptions {
+                data: vec![as_data],
+                ..MountOptions::default()
+            };
+            assert_eq!(parse(&[&word]), expected, "{word}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::text;
 use super::unit::Property;
 use super::value::Value;
 
-const ANNOTATION: &str = "org.systemd.property.";
+/// How the keys of these begin.
+pub(crate) const ANNOTATION: &str = "org.systemd.property.";
 
 /// The properties that annotations ask for.
 pub(super) fn annotated(

@@ -36,6 +36,7 @@ use serde::{Deserialize, Serialize};
 
 use super::detect::Kind;
 use super::files;
+pub(crate) use annotations::ANNOTATION;
 use annotations::annotated;
 use dbus::{Connection, Ended};
 pub(crate) use error::Error;
