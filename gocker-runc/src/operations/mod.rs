@@ -14,6 +14,7 @@ pub(crate) mod images;
 mod images_owner;
 pub(crate) mod kill;
 pub(crate) mod list;
+mod mount_points;
 pub(crate) mod pause;
 mod prepare;
 pub(crate) mod ps;
