@@ -6,6 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::image_tools::skopeo_copy;
+
 /// Fetches an image from a registry on loopback into an OCI layout at
 /// `directory/layout`.
 ///
@@ -14,16 +16,8 @@ use anyhow::{Context, Result, ensure};
 pub fn fetch(reference: &str, directory: &Path) -> Result<PathBuf> {
     fs::create_dir_all(directory)?;
     let layout = directory.join("layout");
-    let mut command = Command::new("skopeo");
-    command.args([
-        "--insecure-policy",
-        "copy",
-        "--quiet",
-        "--src-tls-verify=false",
-    ]);
-    command.arg(format!("docker://{reference}"));
-    command.arg(format!("oci:{}:image", layout.display()));
-    run(&mut command)?;
+    let to = format!("oci:{}:image", layout.display());
+    skopeo_copy(&format!("docker://{reference}"), &to)?;
     Ok(layout)
 }
 
