@@ -42,22 +42,26 @@ fn changes(call: &Call, line: &str, directory: &str) -> bool {
 
 /// The calls by which the command changes something, with their lines; it is run for that.
 fn changes_of(store: &StoreRoot, args: &[&str]) -> Vec<(Call, String)> {
-    let file = store.beside("trace");
-    let path = file.to_str().unwrap();
-    let options = ["-f", "--seccomp-bpf", "-y", "-o", path, "-e", CALLS];
-    run_command(&mut store.traced(&options, args)).success();
-    let trace = fs::read_to_string(&file).unwrap();
     let directory = store.path();
     let directory = directory.to_str().unwrap();
-    let mut changing = calls_in(&trace);
+    let mut changing = calls_of(store, args, CALLS);
     changing.retain(|(call, line)| changes(call, line, directory));
+    changing
+}
+
+/// The calls that the command makes of those that strace(1) is to look at; it is run for that.
+pub(super) fn calls_of(store: &StoreRoot, args: &[&str], looked_at: &str) -> Vec<(Call, String)> {
+    let file = store.beside("trace");
+    let path = file.to_str().unwrap();
+    let options = ["-f", "--seccomp-bpf", "-y", "-o", path, "-e", looked_at];
+    run_command(&mut store.traced(&options, args)).success();
+    let trace = fs::read_to_string(&file).unwrap();
     // the same number of two threads is one instant
     let mut seen = HashSet::new();
-    changing.retain(|(call, _)| seen.insert(call.clone()));
-    let changing = changing.into_iter();
-    changing
-        .map(|(call, line)| (call, line.to_owned()))
-        .collect()
+    let mut calls = calls_in(&trace);
+    calls.retain(|(call, _)| seen.insert(call.clone()));
+    let calls = calls.into_iter();
+    calls.map(|(call, line)| (call, line.to_owned())).collect()
 }
 
 /// Runs the command under strace(1), which does something at one of its calls.
@@ -68,7 +72,7 @@ fn run_injected(store: &StoreRoot, args: &[&str], inject: &str) -> Output {
 }
 
 /// Runs the command and has it killed before the call. Says whether it was.
-fn run_killed(store: &StoreRoot, args: &[&str], call: &Call) -> bool {
+pub(super) fn run_killed(store: &StoreRoot, args: &[&str], call: &Call) -> bool {
     let output = run_injected(store, args, &call.kill_before());
     output.code() == 128 + Signal::SIGKILL as i32
 }
@@ -99,7 +103,7 @@ fn kill_before_each_change(
 }
 
 /// Two layers with one of each kind of entry, the lower of a size that is kept while it comes.
-fn image() -> Image {
+pub(super) fn image() -> Image {
     let mut byte = 0_u8;
     let noise: Vec<u8> = (0..1_300_000_u32)
         .map(|at| {
@@ -130,17 +134,17 @@ fn image() -> Image {
 }
 
 /// An image in a registry, a store, and what the store holds before a pull and after it.
-struct Scene {
+pub(super) struct Scene {
     _server: HostileRegistry,
-    store: StoreRoot,
-    reference: String,
+    pub(super) store: StoreRoot,
+    pub(super) reference: String,
     empty: (Vec<String>, Vec<String>),
-    pulled: (Vec<String>, Vec<String>),
+    pub(super) pulled: (Vec<String>, Vec<String>),
     layers: Tree,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
         let reference = server.serve(&image(), "image", "latest");
         let empty = state(&store);
@@ -156,7 +160,8 @@ impl Scene {
         }
     }
 
-    fn run(&self, args: &[&str]) {
+    #[track_caller]
+    pub(super) fn run(&self, args: &[&str]) {
         self.store.run(args).success();
     }
 
@@ -183,7 +188,7 @@ impl Scene {
 
     /// Removes all; then the store holds nothing.
     #[track_caller]
-    fn assert_clears(&self, after: &str) {
+    pub(super) fn assert_clears(&self, after: &str) {
         // It may be gone already.
         self.store.run(&["rm", &self.reference]);
         self.run(&["prune"]);

@@ -25,6 +25,7 @@ mod fsck;
 mod full_disk;
 mod gocker;
 mod kept_blobs;
+mod killed_push;
 mod load;
 mod load_hostile;
 mod login;
