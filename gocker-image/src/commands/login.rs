@@ -131,10 +131,13 @@ fn password_of_terminal() -> anyhow::Result<String> {
     // the plain structure, which threads may share
     let shown = libc::termios::from(shown);
     let show = || tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &Termios::from(shown));
-    tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context("tcsetattr")?;
     // whoever gives up is to see what they type next; the process ends, so nobody is told
     let tidy = || show().unwrap_or_default();
-    let read = interrupt::guarded(&tidy, one_line);
+    // the echo goes only when a signal would bring it back
+    let read = interrupt::guarded(&tidy, || {
+        tcsetattr(&terminal, SetArg::TCSAFLUSH, &hidden).context("tcsetattr")?;
+        one_line()
+    });
     show().context("tcsetattr")?;
     report::say("\n");
     read?
