@@ -1,10 +1,14 @@
 //! `push`: what was pulled comes to a registry as it was, byte by byte, and other tools read it.
 
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
 use conformance::hostile::Answer;
+use conformance::image_tools::Podman;
 use conformance::images::{self, Image};
 use conformance::{HostileRegistry, Registry, StoreRoot, umoci};
 
-use super::{assert_same_trees, corpus, is_blob_request, small_image};
+use super::{assert_same_trees, assert_unchanged, corpus, is_blob_request, small_image, state};
 
 /// The digest and the layers that skopeo finds.
 #[track_caller]
@@ -55,6 +59,20 @@ fn a_pushed_image_is_the_one_that_was_pulled() {
             let before = umoci::unpack(&reference, &store.beside("before")).unwrap();
             assert_same_trees(&theirs, &before, name);
         }
+    }
+}
+
+#[test]
+fn podman_pulls_what_is_pushed() {
+    let (from, to) = (Registry::start().unwrap(), Registry::start().unwrap());
+    let podman = Podman::new().unwrap();
+    for (name, image) in corpus() {
+        let (store, reference) = pulled(&from, &image, &["--keep-blobs"]);
+        let destination = to.reference(&format!("other/{name}:2"));
+        store.run(&["push", &reference, &destination]).success();
+        let args = ["pull", "--quiet", "--tls-verify=false", &destination];
+        let id = podman.run(&args).unwrap();
+        assert_eq!(format!("sha256:{id}"), image.config.digest, "{name}");
     }
 }
 
@@ -179,4 +197,86 @@ fn a_push_by_another_digest_than_the_images_is_refused() {
     let own = format!("{}@{}", registry.reference("x"), image.manifest.digest);
     store.run(&["push", &reference, &own]).success();
     assert_same_to_skopeo(&own, &image);
+}
+
+/// How many uploads have come to where a test waits for them.
+#[derive(Default)]
+struct Gate {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn come(&self) {
+        *self.count.lock().unwrap() += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits for `count` of them. Refuses where they do not come.
+    fn wait(&self, count: usize) -> Option<Answer> {
+        let guard = self.count.lock().unwrap();
+        let waited = self
+            .changed
+            .wait_timeout_while(guard, Duration::from_secs(30), |seen| *seen < count);
+        let is_alone = waited.unwrap().1.timed_out();
+        is_alone.then(|| Answer::error(400, "ALONE", "no other upload came meanwhile"))
+    }
+}
+
+/// A registry without blobs that takes uploads, but for the digests that `rule` answers otherwise.
+fn taking(rule: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> HostileRegistry {
+    let server = HostileRegistry::start(move |request| match request.method.as_str() {
+        "POST" => Some(Answer::status(202).field("Location", "/v2/copy/blobs/uploads/1")),
+        "PUT" => {
+            let digest = request.target.split_once("?digest=sha256%3A");
+            let answer = digest.and_then(|(_, hex)| rule(&format!("sha256:{hex}")));
+            Some(answer.unwrap_or_else(|| Answer::status(201)))
+        }
+        _ => None,
+    });
+    server.unwrap()
+}
+
+#[test]
+fn a_few_layers_are_sent_at_once() {
+    let from = Registry::start().unwrap();
+    let image = images::multi_layer().unwrap();
+    let (store, reference) = pulled(&from, &image, &["--keep-blobs"]);
+    let begun = Gate::default();
+    let to = taking(move |_| {
+        begun.come();
+        begun.wait(2)
+    });
+    let destination = format!("{}/copy:1", to.host());
+    let answer = store
+        .run(&["push", "--format", "json", &reference, &destination])
+        .json();
+    assert_eq!(answer["uploaded_layers"], 4);
+    let last = to.requests().pop().unwrap();
+    assert_eq!(last.target, "/v2/copy/manifests/1", "the manifest is last");
+}
+
+#[test]
+fn of_layers_that_are_sent_at_once_the_one_that_fails_is_told_alone() {
+    let from = Registry::start().unwrap();
+    let image = images::multi_layer().unwrap();
+    let (store, reference) = pulled(&from, &image, &["--keep-blobs"]);
+    let before = state(&store);
+    let (refused, denied) = (image.layers[1].digest.clone(), Gate::default());
+    let to = taking(move |digest| {
+        if digest == refused {
+            denied.come();
+            return Some(Answer::error(403, "DENIED", "not this one"));
+        }
+        denied.wait(1)
+    });
+    let destination = format!("{}/copy:1", to.host());
+    let output = store.run(&["push", "--quiet", &reference, &destination]);
+    let line = output.one_line_failure();
+    assert!(line.contains(&image.layers[1].digest), "{line}");
+    assert!(line.contains("DENIED: not this one"), "{line}");
+    let requests = to.requests();
+    let mut documents = requests.iter().filter(|it| it.target.contains("manifests"));
+    assert!(documents.next().is_none(), "no image came about");
+    assert_unchanged(&store, &before);
 }

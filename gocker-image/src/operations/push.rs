@@ -4,13 +4,16 @@
 //! a layer    is there -> taken over from the repository it was pulled from -> uploaded
 //! uploaded   from its blob if it is kept, else fetched again meanwhile
 //! foreign    stays where the manifest says that it is
+//! a few layers at once; the first that fails ends the others
 //! config, manifest last
 //! ```
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use crossbeam_channel::{Sender, unbounded};
 
 use super::content::Content;
@@ -21,6 +24,9 @@ use crate::image::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{Client, Upload};
 use crate::store::Store;
+
+/// Layers that are sent at once, as many as a pull fetches.
+const LANES: usize = 3;
 
 /// What to push, and where to.
 #[derive(Debug, Clone)]
@@ -103,19 +109,14 @@ impl Push<'_> {
                 documents.digest
             );
         }
-        let mut ways = Vec::new();
-        let mut done: Vec<&Digest> = Vec::new();
+        let mut layers: Vec<&Descriptor> = Vec::new();
         for layer in &documents.manifest.layers {
-            if done.contains(&&layer.digest) {
-                continue;
+            let is_known = layers.iter().any(|known| known.digest == layer.digest);
+            if !is_known && !super::stays_elsewhere(layer, self.content.progress) {
+                layers.push(layer);
             }
-            done.push(&layer.digest);
-            if super::stays_elsewhere(layer, self.content.progress) {
-                continue;
-            }
-            let way = self.layer(layer);
-            ways.push(way.with_context(|| format!("layer {}", layer.digest))?);
         }
+        let ways = self.send(&layers)?;
         let config = &documents.manifest.config;
         self.config(config, &documents.config_bytes)
             .with_context(|| format!("config {}", config.digest))?;
@@ -133,70 +134,38 @@ impl Push<'_> {
         })
     }
 
-    fn layer(&self, layer: &Descriptor) -> anyhow::Result<Way> {
-        let Content {
-            client, progress, ..
-        } = self.content;
-        if client.has_blob(self.destination, &layer.digest)? {
-            progress.layer(&layer.digest, LayerEvent::Present);
-            return Ok(Way::Present);
-        }
-        for origin in &self.content.stored.origins {
-            let is_elsewhere = origin.registry() == self.destination.registry()
-                && origin.repository() != self.destination.repository();
-            if is_elsewhere
-                && client.mount_blob(self.destination, origin.repository(), &layer.digest)?
-            {
-                progress.layer(&layer.digest, LayerEvent::Mounted);
-                return Ok(Way::Mounted);
-            }
-        }
-        let bytes = layer.size;
-        progress.layer(&layer.digest, LayerEvent::Begin { bytes });
-        self.upload(layer)?;
-        progress.layer(&layer.digest, LayerEvent::Done);
-        Ok(Way::Uploaded)
-    }
-
-    /// Uploads a layer in a thread of its own, while this one tells how far that is.
-    fn upload(&self, layer: &Descriptor) -> anyhow::Result<()> {
-        let (sender, counts) = unbounded();
-        // what is wrong with the content explains why the registry did not get it
-        let cause: Arc<Mutex<Option<anyhow::Error>>> = Arc::default();
-        let seen = Arc::clone(&cause);
-        let pushed = std::thread::scope(|scope| {
-            let push = scope.spawn(move || {
-                let open = |_| match self.content.open(layer) {
-                    Ok(reader) => Ok(Box::new(Watched {
-                        reader,
-                        counts: sender.clone(),
-                        cause: Arc::clone(&seen),
-                    }) as Box<dyn Read + Send>),
-                    Err(error) => {
-                        let text = error.to_string();
-                        note(&seen, error);
-                        Err(io::Error::other(text))
-                    }
+    /// Sends layers, a few at once, while this thread tells how far they are.
+    fn send(&self, layers: &[&Descriptor]) -> anyhow::Result<Vec<Way>> {
+        let next = AtomicUsize::new(0);
+        let failed = Arc::new(AtomicBool::new(false));
+        let (sender, events) = unbounded();
+        let lanes = thread::scope(|scope| {
+            let next = &next;
+            let lanes = (0..LANES.min(layers.len())).map(|_| {
+                let lane = Lane {
+                    push: self,
+                    layers,
+                    next,
+                    failed: Arc::clone(&failed),
+                    events: sender.clone(),
                 };
-                let upload = Upload {
-                    descriptor: layer,
-                    open: &open,
-                    chunk_bytes: None,
-                };
-                self.content.client.push_blob(self.destination, &upload)
+                scope.spawn(move || lane.run())
             });
-            for bytes in counts {
-                let advance = LayerEvent::Advance { bytes };
-                self.content.progress.layer(&layer.digest, advance);
+            let lanes: Vec<_> = lanes.collect();
+            // the lanes' own end when they do
+            drop(sender);
+            for (index, event) in events {
+                let layer: &Descriptor = layers[index];
+                self.content.progress.layer(&layer.digest, event);
             }
-            push.join()
+            let ends = lanes.into_iter().map(thread::ScopedJoinHandle::join);
+            ends.collect::<Vec<_>>()
         });
-        let pushed = match pushed {
-            Ok(pushed) => pushed.map_err(anyhow::Error::from),
-            Err(_) => bail!("the upload panicked"),
-        };
-        let cause = cause.lock().unwrap_or_else(PoisonError::into_inner).take();
-        pushed.map_err(|error| cause.unwrap_or(error))
+        let mut ways = Vec::new();
+        for lane in lanes {
+            ways.extend(lane.map_err(|_| anyhow!("an upload panicked"))??);
+        }
+        Ok(ways)
     }
 
     fn config(&self, config: &Descriptor, bytes: &[u8]) -> anyhow::Result<()> {
@@ -214,31 +183,152 @@ impl Push<'_> {
     }
 }
 
-/// The content of a layer on its way to a registry.
+/// What happens to the layer of that number.
+type Event = (usize, LayerEvent);
+
+/// Sends one layer after the other; whatever lane is free takes the next.
+struct Lane<'a> {
+    push: &'a Push<'a>,
+    layers: &'a [&'a Descriptor],
+    next: &'a AtomicUsize,
+    /// Whether a layer could not be sent, in whatever lane.
+    failed: Arc<AtomicBool>,
+    events: Sender<Event>,
+}
+
+impl Lane<'_> {
+    fn run(&self) -> anyhow::Result<Vec<Way>> {
+        let mut ways = Vec::new();
+        while !self.failed.load(Ordering::SeqCst) {
+            let index = self.next.fetch_add(1, Ordering::SeqCst);
+            let Some(layer) = self.layers.get(index) else {
+                break;
+            };
+            match self.layer(index, layer) {
+                Ok(way) => ways.push(way),
+                // this one ended because of the first, which is told
+                Err(_) if self.failed.swap(true, Ordering::SeqCst) => break,
+                Err(error) => return Err(error.context(format!("layer {}", layer.digest))),
+            }
+        }
+        Ok(ways)
+    }
+
+    fn layer(&self, index: usize, layer: &Descriptor) -> anyhow::Result<Way> {
+        let Push {
+            content,
+            destination,
+        } = self.push;
+        let client = content.client;
+        if client.has_blob(destination, &layer.digest)? {
+            self.tell(index, LayerEvent::Present);
+            return Ok(Way::Present);
+        }
+        for origin in &content.stored.origins {
+            let is_elsewhere = origin.registry() == destination.registry()
+                && origin.repository() != destination.repository();
+            if is_elsewhere && client.mount_blob(destination, origin.repository(), &layer.digest)? {
+                self.tell(index, LayerEvent::Mounted);
+                return Ok(Way::Mounted);
+            }
+        }
+        self.tell(index, LayerEvent::Begin { bytes: layer.size });
+        self.upload(index, layer)?;
+        self.tell(index, LayerEvent::Done);
+        Ok(Way::Uploaded)
+    }
+
+    fn upload(&self, index: usize, layer: &Descriptor) -> anyhow::Result<()> {
+        let cause = Cause::default();
+        let open = |_| {
+            // what failed before is not what fails now
+            drop(cause.take());
+            if self.failed.load(Ordering::SeqCst) {
+                return Err(ended());
+            }
+            match self.push.content.open(layer) {
+                Ok(reader) => Ok(Box::new(Watched {
+                    reader,
+                    index,
+                    events: self.events.clone(),
+                    failed: Arc::clone(&self.failed),
+                    cause: cause.clone(),
+                }) as Box<dyn Read + Send>),
+                Err(error) => {
+                    let text = error.to_string();
+                    cause.note(error);
+                    Err(io::Error::other(text))
+                }
+            }
+        };
+        let upload = Upload {
+            descriptor: layer,
+            open: &open,
+            chunk_bytes: None,
+        };
+        let content = self.push.content;
+        let pushed = content.client.push_blob(self.push.destination, &upload);
+        pushed.map_err(|error| cause.take().unwrap_or_else(|| error.into()))
+    }
+
+    fn tell(&self, index: usize, event: LayerEvent) {
+        tell(&self.events, (index, event));
+    }
+}
+
+/// Tells it to the thread that shows it, which listens until the last lane ends.
+fn tell(events: &Sender<Event>, event: Event) {
+    events.send(event).unwrap_or_default();
+}
+
+fn ended() -> io::Error {
+    io::Error::other("another layer could not be sent")
+}
+
+/// The content of a layer on its way to a registry. It breaks off when another layer fails.
 struct Watched {
     reader: Box<dyn Read + Send>,
-    counts: Sender<u64>,
-    cause: Arc<Mutex<Option<anyhow::Error>>>,
+    index: usize,
+    events: Sender<Event>,
+    failed: Arc<AtomicBool>,
+    cause: Cause,
 }
 
 impl Read for Watched {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.failed.load(Ordering::SeqCst) {
+            return Err(ended());
+        }
         match self.reader.read(buf) {
             Ok(count) => {
-                // who does not listen any more need not be told
-                self.counts.send(count as u64).unwrap_or_default();
+                let bytes = count as u64;
+                tell(&self.events, (self.index, LayerEvent::Advance { bytes }));
                 Ok(count)
             }
             Err(error) => {
                 let kind = error.kind();
                 let text = error.to_string();
-                note(&self.cause, error.into());
+                self.cause.note(error.into());
                 Err(io::Error::new(kind, text))
             }
         }
     }
 }
 
-fn note(cause: &Mutex<Option<anyhow::Error>>, error: anyhow::Error) {
-    *cause.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+/// What is wrong with the content, which explains why the registry did not get it.
+#[derive(Clone, Default)]
+struct Cause(Arc<Mutex<Option<anyhow::Error>>>);
+
+impl Cause {
+    fn note(&self, error: anyhow::Error) {
+        *self.lock() = Some(error);
+    }
+
+    fn take(&self) -> Option<anyhow::Error> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<anyhow::Error>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
