@@ -29,7 +29,6 @@ mod killed_push;
 mod load;
 mod load_hostile;
 mod login;
-
 mod merges;
 mod mirrors;
 mod mounts;
@@ -44,7 +43,6 @@ mod save;
 mod signatures;
 mod tags;
 mod tls;
-
 mod transfers;
 mod trees;
 mod usage;
