@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     BudgetArgs, CommitArgs, DfArgs, DiffArgs, FsckArgs, GrowArgs, HistoryArgs, LoadArgs, MountArgs,
-    PushArgs, SaveArgs, TagArgs, UmountArgs,
+    PushArgs, QuotaArgs, SaveArgs, TagArgs, UmountArgs,
 };
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
@@ -349,6 +349,8 @@ pub(crate) struct LimitArgs {
     /// The most processes and threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pids_limit: Option<u32>,
+    #[command(flatten)]
+    pub(crate) quota: QuotaArgs,
 }
 
 /// Reads `512m` as bytes.

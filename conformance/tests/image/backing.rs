@@ -12,7 +12,7 @@ use nix::sys::statvfs::statvfs;
 use super::{image_of, small_image};
 
 /// A file system other than btrfs, and what a store on it says of itself.
-struct FileSystem {
+pub(super) struct FileSystem {
     name: &'static str,
     make: Option<&'static [&'static str]>,
     trees: &'static str,
@@ -28,14 +28,14 @@ const EXT4: FileSystem = FileSystem {
     make: Some(&["mkfs.ext4", "-q", "-F"]),
     trees: "copies",
 };
-const TMPFS: FileSystem = FileSystem {
+pub(super) const TMPFS: FileSystem = FileSystem {
     name: "tmpfs",
     make: None,
     trees: "copies",
 };
 
 /// An empty store root on `system`, mounted for this test alone.
-fn store_on(system: &FileSystem) -> StoreRoot {
+pub(super) fn store_on(system: &FileSystem) -> StoreRoot {
     let store = StoreRoot::new().unwrap();
     let mut command = Command::new("mount");
     match system.make {

@@ -11,7 +11,7 @@ use super::{assert_unchanged, assert_undamaged, made_store, small_image, state};
 
 /// Makes a btrfs of so many MiB and mounts it at the store's root; it goes
 /// with the test's mount namespace.
-fn mount_btrfs(store: &StoreRoot, mebibytes: u64) {
+pub(super) fn mount_btrfs(store: &StoreRoot, mebibytes: u64) {
     let image = store.beside("btrfs.img");
     File::create(&image)
         .unwrap()

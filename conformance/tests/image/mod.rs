@@ -38,6 +38,7 @@ mod overrides;
 mod proxies;
 mod pull;
 mod push;
+mod quota;
 mod resume;
 mod save;
 mod signatures;

@@ -12,6 +12,7 @@
 )]
 
 mod extents;
+mod quota;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -26,7 +27,10 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use crate::errno::CallError;
 
 pub use extents::{Extent, extents};
+pub use quota::{QuotaKind, drop_quota_group, enable_quotas, limit_subvolume};
 
+/// The type of all ioctls of btrfs.
+const MAGIC: u8 = 0x94;
 /// The inode number of the top directory of every subvolume.
 const SUBVOLUME_INODE: u64 = 256;
 /// `BTRFS_SUBVOL_RDONLY`.
@@ -180,7 +184,7 @@ pub fn delete_subvolume(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallErr
     let args = VolArgs::new(0, name).map_err(error)?;
     // SAFETY: `args` outlives the call, which only reads it.
     unsafe { raw::snap_destroy(dir.as_raw_fd(), &raw const args) }.map_err(error)?;
-    drop_quota_group(dir, id)
+    drop_quota_group(dir, id).map(drop)
 }
 
 /// Deletes the subvolumes directly beneath `subvolume`, each with its own.
@@ -242,19 +246,6 @@ fn subvolume_id(fd: BorrowedFd<'_>) -> Result<u64, CallError> {
     unsafe { raw::ino_lookup(fd.as_raw_fd(), &raw mut lookup) }
         .map_err(|errno| CallError::new("get_subvolume_id", "", errno))?;
     Ok(lookup.tree)
-}
-
-/// Drops the quota group of a deleted subvolume.
-fn drop_quota_group(dir: BorrowedFd<'_>, id: u64) -> Result<(), CallError> {
-    let args = QuotaGroup { create: 0, id };
-    // SAFETY: the kernel reads the two numbers of `args` during the call.
-    match unsafe { raw::qgroup_create(dir.as_raw_fd(), &raw const args) } {
-        // ENOTCONN: quotas are off. ENOENT: the group is gone already. EBUSY:
-        // the cleaner is still at it, and from Linux 6.11 drops the group
-        // itself.
-        Ok(_) | Err(Errno::ENOTCONN | Errno::ENOENT | Errno::EBUSY | Errno::EINVAL) => Ok(()),
-        Err(errno) => Err(CallError::new("drop_quota_group", "", errno)),
-    }
 }
 
 fn open_child(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, CallError> {
@@ -391,13 +382,6 @@ impl LookupUser {
     }
 }
 
-/// `struct btrfs_ioctl_qgroup_create_args`.
-#[repr(C)]
-pub(crate) struct QuotaGroup {
-    create: u64,
-    id: u64,
-}
-
 const _: () = {
     assert!(size_of::<VolArgs>() == 4096);
     assert!(size_of::<VolArgsV2>() == 4096);
@@ -409,9 +393,8 @@ const _: () = {
 /// The bare ioctls; each function is unsafe because the kernel trusts its
 /// pointer.
 mod raw {
-    use super::{Lookup, LookupUser, QuotaGroup, RootRefs, VolArgs, VolArgsV2};
+    use super::{Lookup, LookupUser, MAGIC, RootRefs, VolArgs, VolArgsV2};
 
-    const MAGIC: u8 = 0x94;
     nix::ioctl_write_ptr!(resize, MAGIC, 3, VolArgs);
     nix::ioctl_none!(sync, MAGIC, 8);
     nix::ioctl_write_ptr!(subvol_create, MAGIC, 14, VolArgs);
@@ -420,7 +403,6 @@ mod raw {
     nix::ioctl_write_ptr!(snap_create_v2, MAGIC, 23, VolArgsV2);
     nix::ioctl_read!(subvol_getflags, MAGIC, 25, u64);
     nix::ioctl_write_ptr!(subvol_setflags, MAGIC, 26, u64);
-    nix::ioctl_write_ptr!(qgroup_create, MAGIC, 42, QuotaGroup);
     nix::ioctl_readwrite!(get_subvol_rootref, MAGIC, 61, RootRefs);
     nix::ioctl_readwrite!(ino_lookup_user, MAGIC, 62, LookupUser);
 }

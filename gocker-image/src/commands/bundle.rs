@@ -19,6 +19,7 @@ struct Answer<'a> {
     manifest: &'a crate::digest::Digest,
     directory: &'a std::path::Path,
     rootfs: &'a std::path::Path,
+    quota_bytes: Option<u64>,
 }
 
 /// Makes the bundle and prints its directory.
@@ -38,6 +39,7 @@ pub(crate) fn bundle(context: &Context, args: BundleArgs) -> anyhow::Result<()> 
         place,
         overrides,
         owner: BundleOwner::User,
+        quota_bytes: args.limits.quota.bytes(),
     };
     let progress = context.progress(false);
     let Some(store) = context.find_store()? else {
@@ -58,6 +60,7 @@ fn text(format: Format, record: &BundleRecord) -> anyhow::Result<String> {
         manifest: &record.manifest,
         directory: &record.directory,
         rootfs: &record.rootfs,
+        quota_bytes: record.quota_bytes,
     };
     Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?))
 }

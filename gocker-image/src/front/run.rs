@@ -66,6 +66,7 @@ pub(super) fn run(
         place,
         overrides,
         owner: BundleOwner::Container,
+        quota_bytes: args.limits.quota.bytes(),
     };
     let bundle = operations::bundle(&store, &request, &progress)?.directory;
     // its threads must not get the signals that are held from here on

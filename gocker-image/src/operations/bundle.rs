@@ -25,6 +25,9 @@ use crate::store::{
 };
 use crate::unpack::make_dirs;
 
+/// What asked for a limit.
+const QUOTA: &str = "--quota";
+
 /// Where a bundle is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -45,6 +48,8 @@ pub struct BundleRequest {
     pub overrides: Overrides,
     /// Whose it is.
     pub owner: BundleOwner,
+    /// What may be added to the image; None for as much as there is.
+    pub quota_bytes: Option<u64>,
 }
 
 /// Makes a bundle.
@@ -72,6 +77,9 @@ fn try_bundle(
     let config = ImageConfig::parse(&bytes).with_context(|| format!("config {}", image.config))?;
     // What can be refused is refused before anything is made.
     let args = runtime_config::args(&config, &request.overrides)?;
+    if request.quota_bytes.is_some() {
+        store.check_quotas().context(QUOTA)?;
+    }
     let outside = match &request.place {
         Place::Named(_) => None,
         Place::Directory(directory) => Some(OutsideDirectory::make(directory)?),
@@ -82,6 +90,10 @@ fn try_bundle(
         (Place::Directory(directory), None) => id_of(directory)?,
     };
     let draft = store.begin_bundle(&id, image.layers.last())?;
+    if let Some(bytes) = request.quota_bytes {
+        let announce = |text: &str| progress.note(text);
+        draft.limit(bytes, &announce).context(QUOTA)?;
+    }
     let rootfs = draft.rootfs_path();
     let (directory, root_path) = match &outside {
         None => (draft.directory().to_owned(), Path::new("rootfs")),
@@ -106,6 +118,7 @@ fn try_bundle(
         args,
         created: now(),
         owner: request.owner,
+        quota_bytes: request.quota_bytes,
     };
     draft.finish(&record)?;
     if let Some(outside) = outside {

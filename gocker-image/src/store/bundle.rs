@@ -152,6 +152,11 @@ pub(super) fn bundle_lock(id: &str) -> String {
 }
 
 impl BundleDraft<'_> {
+    /// The store that it lies in.
+    pub(super) fn store(&self) -> &Store {
+        self.store
+    }
+
     /// The bundle's directory in the store.
     #[must_use]
     pub fn directory(&self) -> &Path {

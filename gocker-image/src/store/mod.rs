@@ -28,6 +28,7 @@ mod lock;
 mod mounts;
 mod partial;
 mod place;
+mod quota;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -153,6 +154,17 @@ pub enum StoreError {
     /// Another process works on that bundle.
     #[error("bundle {0:?} is in use by another command")]
     BundleBusy(String),
+    /// Trees that are copies have no quotas.
+    #[error("store {path:?} keeps its layers as {}, which have no quotas", .found.in_words())]
+    NoQuotas {
+        /// The store.
+        path: PathBuf,
+        /// How it keeps them.
+        found: Trees,
+    },
+    /// Quotas are off on a file system of the user's own.
+    #[error("quotas are off on the file system of store {0:?}, which is not the store's own")]
+    QuotasOff(PathBuf),
     /// Not enough space is left for what is to come.
     #[error("no space left in {path:?}: {needed} bytes are needed, {free} are free")]
     Full {
@@ -172,6 +184,10 @@ impl StoreError {
         match self {
             Self::Loop(error) => error.hint(),
             Self::Backing { .. } => Some("leave --backing out, or choose another --root"),
+            Self::NoQuotas { .. } => Some("quotas need a store on btrfs, or in a file with one"),
+            Self::QuotasOff(_) => {
+                Some("btrfs quota enable turns them on, at a cost, for all of that file system")
+            }
             Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
             Self::Call(error) if error.is_full() => {
                 Some("remove images that are not needed (rm, prune)")
@@ -268,6 +284,11 @@ impl Store {
         &self.path
     }
 
+    /// Whether the store lies on a btrfs that was made for it alone.
+    fn has_own_file_system(&self) -> bool {
+        self.path != self.root
+    }
+
     /// Holds what `kind` and `digest` name, so that garbage collection leaves
     /// it alone.
     ///
@@ -282,7 +303,7 @@ impl Store {
     /// # Errors
     /// When there is no such file, it would shrink, or the disk around it is too small.
     pub fn grow(&self, size_bytes: u64) -> Result<u64, StoreError> {
-        if self.path == self.root {
+        if !self.has_own_file_system() {
             return Err(LoopError::NoFile(self.root.clone()).into());
         }
         Ok(loop_device::grow(&self.root, size_bytes)?)

@@ -113,6 +113,9 @@ pub struct BundleRecord {
     /// Whose it is.
     #[serde(default)]
     pub owner: BundleOwner,
+    /// What its root may have beyond the image; None for as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 /// Who made a bundle, and so may remove it unasked.

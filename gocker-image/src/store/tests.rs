@@ -245,6 +245,7 @@ fn bundles_are_whole_or_not_there() {
         args: vec!["sh".to_owned()],
         created: now(),
         owner: BundleOwner::User,
+        quota_bytes: None,
     };
     assert!(matches!(
         store.begin_bundle(&id, top),

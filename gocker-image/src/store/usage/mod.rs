@@ -116,7 +116,7 @@ impl Store {
         let stat = statvfs(&self.path);
         let stat = stat.map_err(|errno| CallError::new("statvfs", &self.path, errno))?;
         let unit = stat.fragment_size();
-        let file = loop_device::file_size(&self.root).filter(|_| self.path != self.root);
+        let file = loop_device::file_size(&self.root).filter(|_| self.has_own_file_system());
         Ok(Usage {
             trees: self.trees,
             file_system: FileSystemUsage {
