@@ -269,23 +269,19 @@ fn calls_are_recorded_where_the_action_or_a_flag_says_so() {
         container.wait_for("stopped");
         pid
     };
+    // Without a daemon that takes them, the kernel drops records when many come at once: five
+    // seconds later there is room again.
+    let is_recorded = |action: &str, flags: &Value, code: &str| {
+        (0..6).any(|_| {
+            let pid = run(action, flags.clone());
+            let found = || records_of(pid).iter().any(|record| record.contains(code));
+            wait_until(Duration::from_secs(3), found)
+        })
+    };
     let silent = run("SCMP_ACT_ERRNO", json!([]));
-    let by_flag = run("SCMP_ACT_ERRNO", json!(["SECCOMP_FILTER_FLAG_LOG"]));
-    let by_action = run("SCMP_ACT_LOG", json!([]));
-    let mut last = Vec::new();
-    wait_until(Duration::from_secs(10), || {
-        last = records_of(by_action);
-        !last.is_empty()
-    });
-    assert!(
-        last.iter().any(|record| record.contains("code=0x7ffc0000")),
-        "{last:?}"
-    );
-    let flagged = records_of(by_flag);
-    assert!(
-        flagged.iter().any(|record| record.contains("code=0x50000")),
-        "{flagged:?}"
-    );
+    let flags = json!(["SECCOMP_FILTER_FLAG_LOG"]);
+    assert!(is_recorded("SCMP_ACT_ERRNO", &flags, "code=0x50000"));
+    assert!(is_recorded("SCMP_ACT_LOG", &json!([]), "code=0x7ffc0000"));
     assert_eq!(records_of(silent), Vec::<String>::new());
 }
 
