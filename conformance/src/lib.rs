@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod registry;
 pub mod store_root;
 pub mod test_bundle;
+pub mod tls_front;
 pub mod tree;
 pub mod umoci;
 
@@ -41,3 +42,4 @@ pub use hostile::HostileRegistry;
 pub use registry::Registry;
 pub use store_root::StoreRoot;
 pub use test_bundle::TestBundle;
+pub use tls_front::TlsFront;

@@ -2,6 +2,7 @@
 //!
 //! Spec: distribution's token specification; RFC 9110 section 11.
 
+use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 
@@ -11,14 +12,21 @@ use conformance::{HostileRegistry, Output, StoreRoot};
 
 use super::{is_blob_request, made_store, small_image};
 
-const USER: &str = "user:pass word";
+pub(super) const USER: &str = "user:pass word";
 
-/// `pull` with credentials for a host, in a file as `podman login` writes it.
+/// `pull` with credentials for a host.
 fn pull_with_credentials(store: &StoreRoot, host: &str, reference: &str) -> Output {
+    run_with_credentials(store, &[host], &["pull", "--quiet", reference])
+}
+
+/// A command with credentials for hosts, in a file as `podman login` writes it.
+pub(super) fn run_with_credentials(store: &StoreRoot, hosts: &[&str], args: &[&str]) -> Output {
     let file = store.beside("auth.json");
-    let auths = serde_json::json!({"auths": {host: {"auth": base64(USER.as_bytes())}}});
+    let auth = serde_json::json!({"auth": base64(USER.as_bytes())});
+    let auths: HashMap<_, _> = hosts.iter().map(|host| (host, &auth)).collect();
+    let auths = serde_json::json!({"auths": auths});
     fs::write(&file, auths.to_string()).unwrap();
-    let mut command: Command = store.command(&["pull", "--quiet", reference]);
+    let mut command: Command = store.command(args);
     run_within(
         command.env("REGISTRY_AUTH_FILE", file),
         std::time::Duration::from_secs(60),

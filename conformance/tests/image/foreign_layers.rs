@@ -7,9 +7,10 @@ use std::fs;
 
 use conformance::hostile::Answer;
 use conformance::images::Image;
-use conformance::{HostileRegistry, Output, Registry, StoreRoot};
+use conformance::{HostileRegistry, Output, Registry, StoreRoot, TlsFront};
 use serde_json::json;
 
+use super::credentials::{USER, run_with_credentials};
 use super::tls::{Authority, registries};
 use super::{assert_unchanged, made_store, small_image, state};
 
@@ -102,6 +103,64 @@ fn a_foreign_address_that_is_not_https_or_has_something_else_is_refused() {
         assert!(output.one_line_failure().contains(words), "{output}");
         assert_unchanged(&case.store, &before);
     }
+}
+
+#[test]
+fn a_foreign_layer_is_fetched_without_credentials() {
+    let (authority, store) = (Authority::new(), made_store());
+    let image = small_image("image");
+    let layer = &image.layers[0];
+    let behind = HostileRegistry::honest().unwrap();
+    behind.serve_blob(layer);
+    let (certificate, key) = (authority.file("server.cert"), authority.file("server.key"));
+    let elsewhere = TlsFront::start(behind.host(), &certificate, &key).unwrap();
+    authority.give(&store, elsewhere.host(), &["ca.crt"]);
+    let address = format!(
+        "https://{}/v2/image/blobs/{}",
+        elsewhere.host(),
+        layer.digest
+    );
+    let lacked = layer.digest.clone();
+    let registry = HostileRegistry::start(move |request| {
+        let is_layer = request.target.ends_with(&lacked);
+        let is_known = request.field("authorization") == Some("Bearer secret-bearer-token");
+        (is_layer && is_known).then(|| Answer::error(404, "BLOB_UNKNOWN", "blob unknown"))
+    })
+    .unwrap();
+    registry.ask_for_token(Some(USER));
+    let reference = registry.serve(&foreign(&[address]), "image", "latest");
+    let hosts = [registry.host(), elsewhere.host()];
+    let args = ["pull", "--quiet", "--allow-foreign-layers", &reference];
+    run_with_credentials(&store, &hosts, &args).success();
+    let requests = behind.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    for field in ["authorization", "cookie", "referer"] {
+        assert_eq!(requests[0].field(field), None, "{requests:?}");
+    }
+}
+
+#[test]
+fn all_foreign_addresses_that_fail_are_told_in_one_line() {
+    let case = Case::new();
+    let before = state(&case.store);
+    let nothing = case.address(&format!("sha256:{}", "0".repeat(64)));
+    let plain = "http://127.0.0.1:1/layer".to_owned();
+    let output = case.pull(&case.serve(&[nothing.clone(), plain.clone()]));
+    let line = output.one_line_failure();
+    assert!(line.contains(&format!("{nothing:?}: GET /v2/")), "{line}");
+    assert!(
+        line.contains(&format!("{plain:?}: not asked, for")),
+        "{line}"
+    );
+    let many = vec![plain; 20];
+    let output = case.pull(&case.serve(&many));
+    let line = output.one_line_failure();
+    assert_eq!(line.matches("it is not https").count(), 16, "{line}");
+    assert!(
+        line.ends_with("not asked, for there are too many"),
+        "{line}"
+    );
+    assert_unchanged(&case.store, &before);
 }
 
 #[test]

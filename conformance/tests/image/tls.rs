@@ -35,7 +35,8 @@ impl Authority {
         authority
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// One of its files: `ca.crt`, `server.cert`, `server.key`, ….
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 

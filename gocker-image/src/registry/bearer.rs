@@ -74,7 +74,7 @@ pub(super) fn check_realm(
     let text = challenge.get("realm").unwrap_or_default();
     let refuse = |reason| RegistryError::Realm {
         registry: registry.to_owned(),
-        realm: super::error::printable(text),
+        realm: super::answer::printable(text),
         reason,
     };
     let realm = Url::parse(text).map_err(|_| refuse("which is no address"))?;

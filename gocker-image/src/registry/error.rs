@@ -1,16 +1,12 @@
-//! What a registry, or the way to it, answers instead of content.
-//!
-//! Spec: distribution-spec spec.md#error-codes
+//! What goes wrong with a registry, or on the way to it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use serde::Deserialize;
 
 use crate::digest::Digest;
 use crate::image::ImageError;
 
+pub use super::answer::{ErrorDetail, StatusAnswer};
 pub use super::reason::TransportReason;
 
 /// An error of a request to a registry.
@@ -86,16 +82,15 @@ pub enum RegistryError {
         /// Why it is not followed.
         reason: &'static str,
     },
-    /// An address that a manifest names for a layer must not be asked.
-    #[error("{digest}: the foreign address {url:?} is not asked: {reason}")]
-    ForeignAddress {
-        /// The layer.
-        digest: Digest,
-        /// Where it is to lie.
-        url: String,
-        /// Why it is not asked.
-        reason: &'static str,
+    /// A layer lies neither at the registry nor where its manifest says.
+    #[error("the registry does not have it; {}", told("foreign address", failed))]
+    Foreign {
+        /// The addresses that the manifest names, and what became of each.
+        failed: Vec<(String, RegistryError)>,
     },
+    /// An address that a manifest names for a layer must not be asked.
+    #[error("not asked, for {0}")]
+    ForeignAddress(&'static str),
     /// More bytes than such an answer may have.
     #[error("{what}: has more than {limit} bytes")]
     TooLarge {
@@ -187,7 +182,7 @@ pub enum RegistryError {
     #[error("{0:?} holds no certificate, or no key for it, in PEM")]
     Certificate(PathBuf),
     /// The registry failed, and the mirrors before it.
-    #[error("{source}; before it {}", told(passed))]
+    #[error("{source}; before it {}", told("mirror", passed))]
     Mirrors {
         /// The mirrors, and what became of each.
         passed: Vec<(String, RegistryError)>,
@@ -202,15 +197,14 @@ pub enum RegistryError {
     Setup(TransportReason),
 }
 
-/// The failures of mirrors in one line.
-fn told(passed: &[(String, RegistryError)]) -> String {
-    let mut texts = Vec::new();
-    for (mirror, error) in passed {
+/// The failures of several places in one line.
+fn told(what: &str, failed: &[(String, RegistryError)]) -> String {
+    let texts = failed.iter().map(|(place, error)| {
         let cause = std::error::Error::source(error);
         let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        texts.push(format!("mirror {mirror:?}: {error}{cause}"));
-    }
-    texts.join("; ")
+        format!("{what} {place:?}: {error}{cause}")
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 impl RegistryError {
@@ -221,6 +215,20 @@ impl RegistryError {
         }
         let source = Box::new(self);
         Self::Mirrors { passed, source }
+    }
+
+    /// Of the failures of several places, the one that says what to do now: the registry's own,
+    /// or of foreign addresses one that may pass, else the last.
+    fn decisive(&self) -> &Self {
+        match self {
+            Self::Mirrors { source, .. } => source.decisive(),
+            Self::Foreign { failed } => {
+                let mut errors = failed.iter().map(|(_, error)| error);
+                let passing = errors.clone().find(|error| error.is_transient());
+                passing.or(errors.next_back()).unwrap_or(self)
+            }
+            _ => self,
+        }
     }
 
     /// Whether another endpoint may do better: always, but where going on would hide that
@@ -243,14 +251,13 @@ impl RegistryError {
     /// Whether it is the network or the registry that failed, not the content that is wrong.
     #[must_use]
     pub fn is_of_the_network(&self) -> bool {
-        match self {
+        matches!(
+            self.decisive(),
             Self::Transport { .. }
-            | Self::Status { .. }
-            | Self::Unauthorized { .. }
-            | Self::Token { .. } => true,
-            Self::Mirrors { source, .. } => source.is_of_the_network(),
-            _ => false,
-        }
+                | Self::Status { .. }
+                | Self::Unauthorized { .. }
+                | Self::Token { .. }
+        )
     }
 
     /// Whether there is no such thing at the registry.
@@ -261,16 +268,15 @@ impl RegistryError {
 
     /// The status that the registry answered with.
     pub(crate) fn status(&self) -> Option<u16> {
-        match self {
+        match self.decisive() {
             Self::Status { answer, .. } => Some(answer.status),
-            Self::Mirrors { source, .. } => source.status(),
             _ => None,
         }
     }
 
     /// Whether the endpoint is not worth another request.
     pub(super) fn is_of_the_dead(&self) -> bool {
-        match self {
+        match self.decisive() {
             Self::Transport { .. } => true,
             Self::Status { answer, .. } => answer.status >= 500 || answer.status == 429,
             _ => false,
@@ -280,7 +286,7 @@ impl RegistryError {
     /// The usual cause and its remedy, where there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        match self {
+        match self.decisive() {
             Self::Transport {
                 reason: TransportReason::PlainText,
                 url,
@@ -310,7 +316,7 @@ impl RegistryError {
                      /etc/containers/certs.d/{host}/ca.crt"
                 ))
             }
-            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.hint(),
+            Self::Token { source, .. } => source.hint(),
             Self::Settings(error) => error.hint(),
             _ => None,
         }
@@ -318,9 +324,9 @@ impl RegistryError {
 
     /// How long the registry asks to wait before the next request.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self {
+        match self.decisive() {
             Self::Status { answer, .. } => answer.retry_after,
-            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.retry_after(),
+            Self::Token { source, .. } => source.retry_after(),
             _ => None,
         }
     }
@@ -328,19 +334,18 @@ impl RegistryError {
     /// Whether nobody listens there: rarely a matter of waiting.
     pub(super) fn is_refused(&self) -> bool {
         let refused = TransportReason::Errno(nix::errno::Errno::ECONNREFUSED);
-        match self {
+        match self.decisive() {
             Self::Transport { reason, .. } => *reason == refused,
-            Self::Mirrors { source, .. } => source.is_refused(),
             _ => false,
         }
     }
 
     /// Whether the same request may succeed if it is sent again.
     pub(super) fn is_transient(&self) -> bool {
-        match self {
+        match self.decisive() {
             Self::Transport { reason, .. } => reason.is_transient(),
             Self::Status { answer, .. } => is_transient_status(answer.status),
-            Self::Token { source, .. } | Self::Mirrors { source, .. } => source.is_transient(),
+            Self::Token { source, .. } => source.is_transient(),
             _ => false,
         }
     }
@@ -349,147 +354,4 @@ impl RegistryError {
 /// Overload and failures of a moment, not of the request.
 pub(super) fn is_transient_status(status: u16) -> bool {
     matches!(status, 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-/// What came with a status that is no success.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StatusAnswer {
-    /// The HTTP status.
-    pub status: u16,
-    /// What the body says. Empty if it is not the JSON that registries send.
-    pub errors: Vec<ErrorDetail>,
-    /// How long the registry asks to wait.
-    pub retry_after: Option<Duration>,
-}
-
-/// One entry of the JSON that registries send.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct ErrorDetail {
-    /// `MANIFEST_UNKNOWN`, ….
-    #[serde(default)]
-    pub code: String,
-    /// A sentence for people.
-    #[serde(default)]
-    pub message: String,
-    /// Whatever the registry adds.
-    #[serde(default)]
-    pub detail: serde_json::Value,
-}
-
-impl StatusAnswer {
-    /// Reads the body of an answer, as far as it can be understood.
-    #[must_use]
-    pub fn parse(status: u16, body: &[u8]) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            errors: Vec<ErrorDetail>,
-        }
-        // token servers and proxies send one entry without the list around it
-        #[derive(Deserialize)]
-        struct Plain {
-            #[serde(alias = "error")]
-            code: Option<String>,
-            #[serde(alias = "details", alias = "error_description")]
-            message: Option<String>,
-        }
-        let errors = if let Ok(body) = serde_json::from_slice::<Body>(body) {
-            body.errors
-        } else if let Ok(Plain { code, message }) = serde_json::from_slice(body) {
-            let (code, message) = (code.unwrap_or_default(), message.unwrap_or_default());
-            vec![ErrorDetail {
-                code,
-                message,
-                detail: serde_json::Value::Null,
-            }]
-        } else {
-            Vec::new()
-        };
-        let is_said = |error: &ErrorDetail| !(error.code.is_empty() && error.message.is_empty());
-        let errors = errors.into_iter().filter(is_said).collect();
-        Self {
-            status,
-            errors,
-            retry_after: None,
-        }
-    }
-}
-
-impl fmt::Display for StatusAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.errors.iter().map(ErrorDetail::to_string).collect();
-        if texts.is_empty() {
-            let status = reqwest::StatusCode::from_u16(self.status).ok();
-            let reason = status.and_then(|status| status.canonical_reason());
-            let reason = reason.unwrap_or("unknown status").to_ascii_lowercase();
-            return write!(f, "{reason} ({})", self.status);
-        }
-        write!(f, "{} ({})", texts.join("; "), self.status)
-    }
-}
-
-impl fmt::Display for ErrorDetail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (code, message) = (printable(&self.code), printable(&self.message));
-        match (code.is_empty(), message.is_empty()) {
-            (false, false) => write!(f, "{code}: {message}"),
-            (false, true) => f.write_str(&code),
-            _ => f.write_str(&message),
-        }
-    }
-}
-
-/// A stranger's text for a terminal: one line, no control characters, not
-/// without end.
-pub(super) fn printable(text: &str) -> String {
-    const MOST: usize = 300;
-    let mut short: String = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MOST)
-        .collect();
-    if text.trim().chars().count() > MOST {
-        short.push('…');
-    }
-    short
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_told_in_one_line() {
-        let cases: [(u16, &str, &str); 7] = [
-            (
-                404,
-                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"1"}}]}"#,
-                "MANIFEST_UNKNOWN: manifest unknown (404)",
-            ),
-            (
-                403,
-                r#"{"errors":[{"code":"DENIED"},{"message":"go away"}]}"#,
-                "DENIED; go away (403)",
-            ),
-            (
-                401,
-                r#"{"details":"incorrect username or password"}"#,
-                "incorrect username or password (401)",
-            ),
-            (502, "<html>", "bad gateway (502)"),
-            (404, "", "not found (404)"),
-            (500, r#"{"errors":[]}"#, "internal server error (500)"),
-            (
-                400,
-                "{\"errors\":[{\"message\":\"a\\u001b[31mb\\nc\"}]}",
-                "a [31mb c (400)",
-            ),
-        ];
-        for (status, body, expected) in cases {
-            assert_eq!(
-                StatusAnswer::parse(status, body.as_bytes()).to_string(),
-                expected
-            );
-        }
-    }
 }

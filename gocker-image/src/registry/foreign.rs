@@ -7,12 +7,17 @@ use reqwest::Url;
 use reqwest::blocking::Response;
 
 use super::Inner;
+use super::answer::printable;
 use super::endpoint::{Closeness, Endpoint, Place, Role, closeness};
 use super::error::RegistryError;
 use super::request::refusal;
 use super::transport::Get;
 use crate::image::Descriptor;
 use crate::reference::Reference;
+
+/// Addresses of one layer that are asked at the most: a manifest may name very many, to have
+/// somebody else asked by whoever pulls it.
+const MOST_ADDRESSES: usize = 16;
 
 impl Inner {
     /// One GET at the first of the layer's addresses that answers with a success.
@@ -25,21 +30,22 @@ impl Inner {
         let endpoints = self.settings.own_endpoints(reference)?;
         let is_local =
             (endpoints.iter()).any(|endpoint| closeness(endpoint.base()) == Closeness::Loopback);
-        let mut failed = Err(RegistryError::Address(String::new()));
-        for text in &layer.urls {
-            failed = match foreign_address(text, is_local) {
+        let mut failed = Vec::new();
+        for text in layer.urls.iter().take(MOST_ADDRESSES) {
+            let answer = match foreign_address(text, is_local) {
                 Ok(url) => self.get_at(&url, get),
-                Err(reason) => Err(RegistryError::ForeignAddress {
-                    digest: layer.digest.clone(),
-                    url: text.clone(),
-                    reason,
-                }),
+                Err(reason) => Err(RegistryError::ForeignAddress(reason)),
             };
-            if failed.is_ok() {
-                break;
+            match answer {
+                Ok(response) => return Ok(response),
+                Err(error) => failed.push((printable(text), error)),
             }
         }
-        failed
+        if let Some(text) = layer.urls.get(MOST_ADDRESSES) {
+            let error = RegistryError::ForeignAddress("there are too many");
+            failed.push((printable(text), error));
+        }
+        Err(RegistryError::Foreign { failed })
     }
 
     fn get_at(&self, url: &Url, get: &Get<'_>) -> Result<Response, RegistryError> {

@@ -16,6 +16,7 @@
 //!
 //! Spec: distribution-spec spec.md#pull
 
+mod answer;
 mod auth;
 mod authorize;
 mod bearer;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::printable;
+use super::answer::printable;
 
 /// The innermost cause of a broken request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use reqwest::blocking::Response;
 use reqwest::header::LINK;
 use serde::Deserialize;
 
+use super::answer::printable;
 use super::authorize::{Access, Scope};
 use super::endpoint::{Endpoint, Named};
-use super::error::printable;
 use super::transport::{Get, broken};
 use super::{Client, RegistryError};
 use crate::reference::{Reference, is_tag};

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use serde::{Deserialize, Serialize};
 
 use super::{Credential, CredentialsError};
-use crate::registry::error::printable;
+use crate::registry::answer::printable;
 
 const ANSWER_LIMIT: u64 = 1 << 20;
 /// How long a helper may take: somebody may have to unlock its key ring.
