@@ -40,6 +40,12 @@ impl Call {
         format!("inject={}:signal=KILL:when={}", self.name, self.nth)
     }
 
+    /// What has strace(1) hold its tracee before this call, for longer than a test waits.
+    #[must_use]
+    pub fn hold_before(&self) -> String {
+        format!("inject={}:delay_enter=60s:when={}", self.name, self.nth)
+    }
+
     /// What has strace(1) fail this call, which the kernel does not see then.
     #[must_use]
     pub fn fail_with(&self, errno: &str) -> String {

@@ -41,7 +41,7 @@ fn changes(call: &Call, line: &str, directory: &str) -> bool {
 }
 
 /// The calls by which the command changes something, with their lines; it is run for that.
-fn changes_of(store: &StoreRoot, args: &[&str]) -> Vec<(Call, String)> {
+pub(super) fn changes_of(store: &StoreRoot, args: &[&str]) -> Vec<(Call, String)> {
     let directory = store.path();
     let directory = directory.to_str().unwrap();
     let mut changing = calls_of(store, args, CALLS);
@@ -135,7 +135,7 @@ pub(super) fn image() -> Image {
 
 /// An image in a registry, a store, and what the store holds before a pull and after it.
 pub(super) struct Scene {
-    _server: HostileRegistry,
+    pub(super) server: HostileRegistry,
     pub(super) store: StoreRoot,
     pub(super) reference: String,
     empty: (Vec<String>, Vec<String>),
@@ -151,7 +151,7 @@ impl Scene {
         store.run(&["pull", "--quiet", &reference]).success();
         let (pulled, layers) = (state(&store), layers(&store));
         Self {
-            _server: server,
+            server,
             store,
             reference,
             empty,
@@ -194,6 +194,14 @@ impl Scene {
         self.run(&["prune"]);
         assert_eq!(state(&self.store), self.empty, "removed after {after}");
     }
+}
+
+/// Makes the bundle `one`, with a change for a commit; returns what the store holds then.
+pub(super) fn with_a_changed_bundle(scene: &Scene) -> (Vec<String>, Vec<String>) {
+    scene.run(&["bundle", &scene.reference, "--name", "one"]);
+    let rootfs = scene.store.directory().join("bundles/one/rootfs");
+    fs::write(rootfs.join("d/changed"), "1").unwrap();
+    state(&scene.store)
 }
 
 /// All that lies in the layers of a store.
@@ -365,10 +373,7 @@ fn tag_killed_before_any_change_is_done_again() {
 fn commit_killed_before_any_change_is_done_again() {
     needs!(has_strace(), "needs strace");
     let scene = Scene::new();
-    scene.run(&["bundle", &scene.reference, "--name", "one"]);
-    let rootfs = scene.store.directory().join("bundles/one/rootfs");
-    fs::write(rootfs.join("d/changed"), "1").unwrap();
-    let before = state(&scene.store);
+    let before = with_a_changed_bundle(&scene);
     let args = ["commit", "one", "other.example/name:1"];
     scene.kill_before_each_change(&args, &|| {}, &|after| {
         scene.run(&args);

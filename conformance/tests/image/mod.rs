@@ -24,6 +24,7 @@ mod foreign_layers;
 mod fsck;
 mod full_disk;
 mod gocker;
+mod interrupted;
 mod kept_blobs;
 mod killed_push;
 mod load;

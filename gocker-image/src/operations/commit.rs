@@ -12,7 +12,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, bail};
 use flate2::write::GzEncoder;
@@ -89,13 +89,14 @@ pub fn commit(
         ..Budgets::default()
     };
     let tidy = || {
-        // what fails here is left to the next command, which sweeps
-        drop(unpack::lock(&in_hand).put_away(store));
-        if let Ok(frozen) = frozen.lock()
-            && let Some(name) = &*frozen
-        {
+        unpack::put_away_for_good(&in_hand, store);
+        let frozen = frozen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = &*frozen {
+            // what fails here is left to the next command, which sweeps
             drop(store.abandon_draft(name));
         }
+        // nor is another copy made
+        std::mem::forget(frozen);
     };
     let committed = interrupt::guarded(&tidy, || {
         let work = Work {
@@ -200,10 +201,10 @@ impl Work<'_> {
     /// Writes the layer; None if nothing has changed.
     fn new_layer(&self, bundle: &BundleRecord, base: &Base) -> anyhow::Result<Option<NewLayer>> {
         let store = self.store;
+        let mut name = self.frozen.lock().unwrap_or_else(PoisonError::into_inner);
         let frozen = store.freeze(&bundle.rootfs)?;
-        if let Ok(mut name) = self.frozen.lock() {
-            *name = frozen.name().cloned();
-        }
+        *name = frozen.name().cloned();
+        drop(name);
         let root = frozen.root()?;
         let below = match self.options.squash {
             Squash::No => base.image.layers.last(),

@@ -62,8 +62,7 @@ pub fn load(
     progress: &dyn Progress,
 ) -> anyhow::Result<Vec<Loaded>> {
     let in_hand = Mutex::default();
-    // what fails here is left to the next command, which sweeps
-    let tidy = || drop(unpack::lock(&in_hand).put_away(store));
+    let tidy = || unpack::put_away_for_good(&in_hand, store);
     let path = match &from {
         LoadFrom::Path(path) => Some(path.clone()),
         LoadFrom::Stream(_) => None,

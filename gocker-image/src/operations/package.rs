@@ -6,6 +6,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
@@ -15,6 +16,8 @@ use crate::errno::CallError;
 
 /// The size that tar archives are blown up to multiples of.
 const BLOCK: usize = 512;
+/// Held while an unfinished package gets something with a name, and while it is discarded.
+static NAMES: Mutex<()> = Mutex::new(());
 
 /// A package in the making. What is not finished leaves nothing behind.
 pub(super) enum Package {
@@ -112,7 +115,11 @@ impl Package {
                     let path = path.clone();
                     move |error: io::Error| CallError::new(call, path, error)
                 };
-                let mut file = File::create_new(&path).map_err(error("open"))?;
+                let file = {
+                    let _names = names();
+                    File::create_new(&path)
+                };
+                let mut file = file.map_err(error("open"))?;
                 copy(content, size, |piece| {
                     Ok(file.write_all(piece).map_err(error("write"))?)
                 })?;
@@ -136,6 +143,7 @@ impl Package {
             }
             Self::Directory(directory) => {
                 let Directory { unfinished, path } = &directory;
+                let _names = names();
                 // an empty one makes room; whatever else has come meanwhile is left alone
                 if path.is_dir() {
                     fs::remove_dir(path).map_err(|error| CallError::new("rmdir", path, error))?;
@@ -166,17 +174,35 @@ impl Archive {
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        let _names = names();
         discard(&self.path);
     }
 }
 
-/// Removes what an unfinished package at `path` has of a name.
-pub(super) fn discard(path: &Path) {
+/// Discards unfinished packages at these paths because the process ends: none gets anything with
+/// a name any more.
+pub(super) fn discard_for_good(paths: &[PathBuf]) {
+    let names = names();
+    paths.iter().for_each(|path| discard(path));
+    std::mem::forget(names);
+}
+
+/// Removes what an unfinished package at `path` has of a name. The caller holds the names.
+fn discard(path: &Path) {
     let unfinished = unfinished(path);
-    if unfinished.exists() {
+    if let Ok(metadata) = fs::symlink_metadata(&unfinished) {
+        let removed = if metadata.is_dir() {
+            fs::remove_dir_all(&unfinished)
+        } else {
+            fs::remove_file(&unfinished)
+        };
         // the error that led here says more than another one would
-        drop(fs::remove_dir_all(unfinished));
+        drop(removed);
     }
+}
+
+fn names() -> MutexGuard<'static, ()> {
+    NAMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The name beside `path` that only this process uses.
@@ -195,6 +221,7 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn make_dir(path: &Path) -> anyhow::Result<()> {
+    let _names = names();
     let made = DirBuilder::new().mode(0o755).create(path);
     Ok(made.map_err(|error| CallError::new("mkdir", path, error))?)
 }
@@ -205,6 +232,7 @@ fn give_name(file: &File, path: &Path) -> anyhow::Result<()> {
         .map_err(|error| CallError::new("fsync", path, error))?;
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     let unfinished = unfinished(path);
+    let _names = names();
     let linked = linkat(
         AT_FDCWD,
         link.as_str(),
@@ -213,8 +241,10 @@ fn give_name(file: &File, path: &Path) -> anyhow::Result<()> {
         AtFlags::AT_SYMLINK_FOLLOW,
     );
     linked.map_err(|errno| CallError::new("linkat", path, errno))?;
-    fs::rename(&unfinished, path).map_err(|error| CallError::new("rename", path, error))?;
-    Ok(())
+    fs::rename(&unfinished, path).map_err(|error| {
+        discard(path);
+        CallError::new("rename", path, error).into()
+    })
 }
 
 /// A header without anything that differs between two machines or two moments.

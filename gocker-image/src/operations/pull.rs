@@ -76,8 +76,7 @@ pub fn pull(
 ) -> anyhow::Result<Pulled> {
     let name = options.reference.familiar();
     let in_hand = Mutex::default();
-    // what fails here is left to the next command, which sweeps
-    let tidy = || drop(unpack::lock(&in_hand).put_away(store));
+    let tidy = || unpack::put_away_for_good(&in_hand, store);
     // from the beginning, for every thread is to leave the signals alone
     let pulled = interrupt::guarded(&tidy, || {
         let pull = Pull {

@@ -80,11 +80,11 @@ pub fn save(
     to: SaveTo,
     progress: &dyn Progress,
 ) -> anyhow::Result<Vec<Saved>> {
-    let path = match &to {
-        SaveTo::Path(path) => Some(path.clone()),
-        SaveTo::Stream(_) => None,
+    let paths = match &to {
+        SaveTo::Path(path) => vec![path.clone()],
+        SaveTo::Stream(_) => Vec::new(),
     };
-    let tidy = || path.iter().for_each(|path| package::discard(path));
+    let tidy = || package::discard_for_good(&paths);
     let saved = interrupt::guarded(&tidy, || {
         let images: Vec<Image> = references
             .iter()

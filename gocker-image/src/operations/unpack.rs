@@ -152,17 +152,25 @@ impl InHand<'_> {
     }
 
     /// Records what is complete and removes what is not.
-    pub(super) fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
-        self.record_settled(store)?;
+    fn put_away(&mut self, store: &Store) -> anyhow::Result<()> {
+        let recorded = self.record_settled(store);
         if let Some(chain_id) = self.draft.take() {
             store.abandon_draft(&chain_id)?;
         }
-        Ok(())
+        recorded
     }
 }
 
+/// Records what is complete and removes what is not, because the process ends: from now on
+/// nobody takes anything in hand. What fails here is left to the next command, which sweeps.
+pub(super) fn put_away_for_good(in_hand: &Mutex<InHand<'_>>, store: &Store) {
+    let mut in_hand = lock(in_hand);
+    drop(in_hand.put_away(store));
+    std::mem::forget(in_hand);
+}
+
 /// Whoever panicked left nothing half done in it.
-pub(super) fn lock<'m, 'a>(in_hand: &'m Mutex<InHand<'a>>) -> MutexGuard<'m, InHand<'a>> {
+fn lock<'m, 'a>(in_hand: &'m Mutex<InHand<'a>>) -> MutexGuard<'m, InHand<'a>> {
     in_hand.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -204,8 +212,10 @@ impl<'a> Work<'a> {
         to_make: ToMake,
         decoding: Decoding<'_>,
     ) -> anyhow::Result<()> {
-        lock(self.in_hand).draft = Some(layer.chain_id.clone());
+        let mut in_hand = lock(self.in_hand);
+        in_hand.draft = Some(layer.chain_id.clone());
         let draft = self.store.begin_layer(to_make, layer.parent.as_ref())?;
+        drop(in_hand);
         // The snapshot that this began with has put the layer below on disk.
         self.record_settled()?;
         let digest = &layer.blob.digest;
