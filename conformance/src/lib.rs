@@ -16,6 +16,7 @@ pub mod binaries;
 pub mod command;
 pub mod container;
 pub mod crash_points;
+pub mod gate;
 pub mod host;
 pub mod hostile;
 pub mod http;

@@ -27,6 +27,7 @@ mod gocker;
 mod interrupted;
 mod kept_blobs;
 mod killed_push;
+mod leases;
 mod load;
 mod load_hostile;
 mod login;

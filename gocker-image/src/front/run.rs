@@ -23,7 +23,7 @@ use crate::image::Platform;
 use crate::operations::{self, BundleRequest, Place, Progress as _};
 use crate::progress::LayerProgress;
 use crate::report;
-use crate::store::{BundleId, BundleOwner, Store};
+use crate::store::{BundleId, BundleOwner, Lock, Store};
 
 /// Written by the runtime when the container's process is there, and only then.
 const PID_FILE: &str = "pid";
@@ -42,7 +42,7 @@ pub(super) fn run(
     let id = args.name.clone().map_or_else(random_id, Ok)?;
     let progress = context.progress(args.quiet);
     let store = context.store(&progress)?;
-    pull_if_missing(context, &store, &args, &progress)?;
+    let image_hold = pull_if_missing(context, &store, &args, &progress)?;
     let Some(_lease) = Lease::take(&store, id.as_str())? else {
         bail!(
             "run {id:?}: another command works on a container of that name",
@@ -69,6 +69,8 @@ pub(super) fn run(
         quota_bytes: args.limits.quota.bytes(),
     };
     let bundle = operations::bundle(&store, &request, &progress)?.directory;
+    // the bundle refers to it
+    drop(image_hold);
     // its threads must not get the signals that are held from here on
     drop(progress);
     let id = id.as_str();
@@ -91,14 +93,14 @@ pub(super) fn run(
 }
 
 /// An image that is here is taken as it is, unless another platform is asked
-/// for than it has.
+/// for than it has. Nobody removes the image, nor its name with `prune --all`, while it is held.
 fn pull_if_missing(
     context: &Context,
     store: &Store,
     args: &RunArgs,
     progress: &LayerProgress,
-) -> anyhow::Result<()> {
-    if let Some(image) = operations::find_image(store, &args.image)? {
+) -> anyhow::Result<Lock> {
+    if let Some((image, hold)) = operations::look_for_image(store, &args.image)? {
         let platform: Platform = image.platform.parse()?;
         if args
             .platform
@@ -110,7 +112,7 @@ fn pull_if_missing(
                     "the image is for {platform}, which this machine is not"
                 ));
             }
-            return Ok(());
+            return Ok(hold);
         }
     }
     let pull = PullArgs {
@@ -125,7 +127,7 @@ fn pull_if_missing(
         quiet: args.quiet,
         format: Format::Text,
     };
-    commands::pull_quietly(context, store, &pull, progress).map(|_| ())
+    commands::pull_quietly(context, store, &pull, progress).map(|pulled| pulled.hold)
 }
 
 /// Removes all that a container left. What went wrong before is the error, so

@@ -15,14 +15,12 @@ use anyhow::{Context, bail};
 use bundles::Bundle;
 
 use super::runtime_config::{self, Overrides, Parts};
-use super::{NotPulled, Progress, find_image, user};
+use super::{Progress, hold_image, user};
 use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::image::ImageConfig;
 use crate::reference::Reference;
-use crate::store::{
-    BundleDraft, BundleId, BundleOwner, BundleRecord, HoldKind, ImageRecord, Store, now,
-};
+use crate::store::{BundleDraft, BundleId, BundleOwner, BundleRecord, Store, now};
 use crate::unpack::make_dirs;
 
 /// What asked for a limit.
@@ -80,7 +78,7 @@ fn try_bundle(
     if request.quota_bytes.is_some() {
         store.check_quotas().context(QUOTA)?;
     }
-    let outside = match &request.place {
+    let mut outside = match &request.place {
         Place::Named(_) => None,
         Place::Directory(directory) => Some(OutsideDirectory::make(directory)?),
     };
@@ -90,6 +88,9 @@ fn try_bundle(
         (Place::Directory(directory), None) => id_of(directory)?,
     };
     let draft = store.begin_bundle(&id, image.layers.last())?;
+    if let Some(outside) = &mut outside {
+        outside.begin()?;
+    }
     if let Some(bytes) = request.quota_bytes {
         let announce = |text: &str| progress.note(text);
         draft.limit(bytes, &announce).context(QUOTA)?;
@@ -125,21 +126,6 @@ fn try_bundle(
         outside.keep();
     }
     Ok(record)
-}
-
-/// The image, held so that nobody removes it before something refers to it.
-pub(super) fn hold_image(
-    store: &Store,
-    reference: &Reference,
-) -> anyhow::Result<(ImageRecord, crate::store::Lock)> {
-    loop {
-        let image = find_image(store, reference)?;
-        let image = image.ok_or_else(|| NotPulled(reference.familiar()))?;
-        let hold = store.hold(HoldKind::Image, &image.manifest)?;
-        if store.image(&image.manifest)?.is_some() {
-            return Ok((image, hold));
-        }
-    }
 }
 
 fn write_config(
@@ -197,6 +183,8 @@ fn id_of(directory: &Path) -> anyhow::Result<BundleId> {
 struct OutsideDirectory {
     path: PathBuf,
     made: bool,
+    /// Whether the config.json in it is ours.
+    begun: bool,
     kept: bool,
 }
 
@@ -205,14 +193,29 @@ impl OutsideDirectory {
         let made = !path.exists();
         fs::create_dir_all(path).map_err(|error| CallError::new("mkdir", path, error))?;
         let path = fs::canonicalize(path).map_err(|e| CallError::new("realpath", path, e))?;
-        if path.join(Bundle::CONFIG_JSON).exists() {
-            bail!("{path:?} has a config.json already");
-        }
-        Ok(Self {
+        let outside = Self {
             path,
             made,
+            begun: false,
             kept: false,
-        })
+        };
+        outside.check_free()?;
+        Ok(outside)
+    }
+
+    /// The directory is ours from now on: the bundle is locked, so that no other command makes
+    /// one there. One that did so before has finished.
+    fn begin(&mut self) -> anyhow::Result<()> {
+        self.check_free()?;
+        self.begun = true;
+        Ok(())
+    }
+
+    fn check_free(&self) -> anyhow::Result<()> {
+        if self.path.join(Bundle::CONFIG_JSON).exists() {
+            bail!("{:?} has a config.json already", self.path);
+        }
+        Ok(())
     }
 
     fn keep(mut self) {
@@ -226,7 +229,9 @@ impl Drop for OutsideDirectory {
             return;
         }
         // The error that led here is the one to report.
-        drop(fs::remove_file(self.path.join(Bundle::CONFIG_JSON)));
+        if self.begun {
+            drop(fs::remove_file(self.path.join(Bundle::CONFIG_JSON)));
+        }
         if self.made {
             drop(fs::remove_dir(&self.path));
         }

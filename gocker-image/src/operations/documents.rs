@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 
 use super::unpack::Unpacked;
-use super::{NotPulled, find_image, stored_name};
+use super::{hold_image, stored_name};
 use crate::digest::Digest;
 use crate::image::{Document, ImageConfig, Manifest};
 use crate::reference::Reference;
@@ -91,8 +91,7 @@ pub(super) struct Stored {
 
 impl Stored {
     pub(super) fn find(store: &Store, reference: &Reference) -> anyhow::Result<Self> {
-        let image = held_image(store, reference)?;
-        let (image, hold) = image.ok_or_else(|| NotPulled(reference.familiar()))?;
+        let (image, hold) = hold_image(store, reference)?;
         Ok(Self {
             documents: Documents::of(store, &image)?,
             origins: origins(store, reference, &image)?,
@@ -100,16 +99,6 @@ impl Stored {
             _hold: hold,
         })
     }
-}
-
-/// The image that `reference` stands for, which stays while the lock is held.
-fn held_image(store: &Store, reference: &Reference) -> anyhow::Result<Option<(ImageRecord, Lock)>> {
-    let Some(image) = find_image(store, reference)? else {
-        return Ok(None);
-    };
-    let hold = store.hold(HoldKind::Image, &image.manifest)?;
-    // it may have gone before the lock was had
-    Ok(store.image(&image.manifest)?.map(|image| (image, hold)))
 }
 
 fn origins(

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::runtime_config::{Overrides, Parts, convert};
-use super::{NotPulled, find_image, user};
+use super::{hold_image, user};
 use crate::digest::Digest;
 use crate::image::ImageConfig;
 use crate::reference::Reference;
@@ -42,8 +42,7 @@ pub fn inspect(store: &Store, reference: &Reference) -> anyhow::Result<Inspectio
 }
 
 fn try_inspect(store: &Store, reference: &Reference) -> anyhow::Result<Inspection> {
-    let image = find_image(store, reference)?;
-    let image = image.ok_or_else(|| NotPulled(reference.familiar()))?;
+    let (image, _hold) = hold_image(store, reference)?;
     let names = store.references()?.into_iter();
     let names = names.filter(|name| name.manifest == image.manifest);
     let top = image.layers.last();

@@ -56,7 +56,7 @@ use crate::image::{Descriptor, ImageConfig, ImageError, Manifest, PlatformChoice
 use crate::loop_device::LoopError;
 use crate::reference::Reference;
 use crate::registry::RegistryError;
-use crate::store::{ImageRecord, Options, Store, StoreError};
+use crate::store::{HoldKind, ImageRecord, Lock, Options, Store, StoreError};
 
 pub use bundle::{BundleRequest, Place, bundle};
 pub use commit::{CommitOptions, Committed, Squash, commit};
@@ -256,6 +256,33 @@ pub fn find_image(store: &Store, reference: &Reference) -> Result<Option<ImageRe
         }
     }
     Ok(None)
+}
+
+/// The image that `reference` stands for here, held so that nobody removes it meanwhile, nor its
+/// names with `prune --all`; None if it was not pulled.
+///
+/// # Errors
+/// When the store is unreadable.
+pub fn look_for_image(
+    store: &Store,
+    reference: &Reference,
+) -> Result<Option<(ImageRecord, Lock)>, StoreError> {
+    loop {
+        let Some(image) = find_image(store, reference)? else {
+            return Ok(None);
+        };
+        let hold = store.hold(HoldKind::Image, &image.manifest)?;
+        // it may have gone before the lock was had, and the name may stand for another one now
+        if store.image(&image.manifest)?.is_some() {
+            return Ok(Some((image, hold)));
+        }
+    }
+}
+
+/// The same for an image that has to be here.
+fn hold_image(store: &Store, reference: &Reference) -> anyhow::Result<(ImageRecord, Lock)> {
+    let image = look_for_image(store, reference)?;
+    Ok(image.ok_or_else(|| NotPulled(reference.familiar()))?)
 }
 
 /// An image that was asked for is not in the store.

@@ -30,6 +30,7 @@ fn try_mount(
     directory: Option<&Path>,
 ) -> anyhow::Result<MountRecord> {
     let root = hold_root(store, name)?;
+    let _lock = store.lock_mounts()?;
     let Some(path) = root.path else {
         bail!("the image has no layers, and so no root");
     };
@@ -77,6 +78,7 @@ pub fn mounts(store: &Store) -> anyhow::Result<Vec<MountRecord>> {
 /// When nothing of that name is mounted, or it is in use.
 pub fn umount(store: &Store, name: &str, whole_name: &str) -> anyhow::Result<Vec<MountRecord>> {
     let unmount = || -> anyhow::Result<Vec<MountRecord>> {
+        let _lock = store.lock_mounts()?;
         let directory = Path::new(name).canonicalize().ok();
         let is_meant = |mount: &MountRecord| {
             mount.name == name

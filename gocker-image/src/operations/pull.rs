@@ -51,7 +51,7 @@ pub enum ForeignLayers {
 }
 
 /// What was pulled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Pulled {
     /// The name that it has in the store.
     pub reference: String,
@@ -61,6 +61,8 @@ pub struct Pulled {
     pub resolved: Digest,
     /// How many layers were fetched; the others were here.
     pub fetched_layers: usize,
+    /// The image, so that nobody removes it before something is made of it.
+    pub hold: Lock,
 }
 
 /// Pulls an image into the store.
@@ -123,7 +125,8 @@ impl Pull<'_> {
         let mut signed = vec![&fetched.digest, &resolved_digest];
         signed.dedup();
         verify::verify(client, reference, &signed, &required)?;
-        let _holds = Documents::hold(store, &fetched.digest, &manifest)?;
+        let [_manifest_hold, _config_hold, hold] =
+            Documents::hold(store, &fetched.digest, &manifest)?;
         let config_bytes = match store.blob(&manifest.config.digest)? {
             Some(bytes) => bytes,
             None => client
@@ -158,6 +161,7 @@ impl Pull<'_> {
             image,
             resolved: resolved_digest,
             fetched_layers: unpacked.fetched,
+            hold,
         })
     }
 

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::bundle::hold_image;
-use super::find_bundle;
+use super::{find_bundle, hold_image};
 use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::reference::Reference;

@@ -3,9 +3,9 @@
 use anyhow::{Context, bail};
 
 use super::documents::origin;
-use super::{NotPulled, find_image, stored_name};
+use super::{hold_image, stored_name};
 use crate::reference::Reference;
-use crate::store::{HoldKind, Origin, RefRecord, Store, now};
+use crate::store::{Origin, RefRecord, Store, now};
 
 /// Makes the name `to` stand for the image `from`, whatever it stood for. Returns its record.
 ///
@@ -20,10 +20,7 @@ fn try_tag(store: &Store, from: &Reference, to: &Reference) -> anyhow::Result<Re
     if to.digest().is_some() {
         bail!("the new name has a digest: an image has no other than its own");
     }
-    let missing = || NotPulled(from.familiar());
-    let image = find_image(store, from)?.ok_or_else(missing)?;
-    let _hold = store.hold(HoldKind::Image, &image.manifest)?;
-    let image = store.image(&image.manifest)?.ok_or_else(missing)?;
+    let (image, _hold) = hold_image(store, from)?;
     let mut names = store.references()?;
     names.retain(|name| name.manifest == image.manifest);
     let asked = stored_name(from);

@@ -30,7 +30,7 @@ pub struct BundleDraft<'store> {
 
 impl Store {
     /// Begins the bundle `id`: a writable snapshot of the chain `top`, or an
-    /// empty root if there is none.
+    /// empty root if there is none. Waits while another command makes or removes one of that id.
     ///
     /// # Errors
     /// When there is such a bundle, or the file system is full.
@@ -39,10 +39,14 @@ impl Store {
         id: &BundleId,
         top: Option<&Digest>,
     ) -> Result<BundleDraft<'_>, StoreError> {
-        let lock = self.lock_bundle(id)?;
-        if self.bundle(id)?.is_some() {
-            return Err(StoreError::BundleExists(id.to_string()));
-        }
+        let check = || match self.bundle(id)? {
+            None => Ok(()),
+            Some(_) => Err(StoreError::BundleExists(id.to_string())),
+        };
+        // before it is waited for, since a command that uses it may hold it for long
+        check()?;
+        let lock = Lock::exclusive(&self.lock_path(&bundle_lock(id.as_str())))?;
+        check()?;
         self.remove_bundle_files(id)?;
         let directory = self.path.join("bundles").join(id.as_str());
         make_dir(&directory)?;
@@ -119,9 +123,15 @@ impl Store {
         Ok(record)
     }
 
+    /// Locks a bundle that is to go. Who makes, removes or sweeps it is waited for, who uses it
+    /// is not.
     fn lock_bundle(&self, id: &BundleId) -> Result<Lock, StoreError> {
-        let lock = Lock::try_exclusive(&self.lock_path(&bundle_lock(id.as_str())))?;
-        lock.ok_or_else(|| StoreError::BundleBusy(id.to_string()))
+        let path = self.lock_path(&bundle_lock(id.as_str()));
+        let lock = Lock::shared(&path)?;
+        if lock.try_alone(&path)? {
+            return Ok(lock);
+        }
+        Err(StoreError::BundleBusy(id.to_string()))
     }
 
     /// Removes whatever there is of the bundle `id`: the root first, since that

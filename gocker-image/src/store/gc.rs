@@ -96,12 +96,7 @@ impl Store {
             ..Removed::default()
         };
         if unused == Unused::All {
-            let used = self.used_by_bundles()?;
-            for name in self.references()? {
-                if !used.contains(&name.manifest) {
-                    self.remove_reference(&name.reference)?;
-                }
-            }
+            self.prune_names()?;
         }
         self.prune_images(self.images()?, &mut removed)?;
         self.prune_layers(self.layers()?, &mut removed)?;
@@ -131,10 +126,24 @@ impl Store {
     }
 
     /// Images that a bundle was made of, or that are mounted.
-    fn used_by_bundles(&self) -> Result<HashSet<Digest>, StoreError> {
+    pub(super) fn used_by_bundles(&self) -> Result<HashSet<Digest>, StoreError> {
         let bundles = self.bundles()?.into_iter().map(|bundle| bundle.manifest);
         let mounts = self.mounts()?.into_iter().map(|mount| mount.manifest);
         Ok(bundles.chain(mounts).collect())
+    }
+
+    /// Removes the names of images that no bundle was made of, and that no command works on: one
+    /// may be about to make a bundle.
+    fn prune_names(&self) -> Result<(), StoreError> {
+        for name in self.references()? {
+            let lock = self.lock_path(&HoldKind::Image.lock(&name.manifest));
+            if let Some(_lock) = Lock::try_exclusive(&lock)?
+                && !self.used_by_bundles()?.contains(&name.manifest)
+            {
+                self.remove_reference_to(&name)?;
+            }
+        }
+        Ok(())
     }
 
     fn prune_images(

@@ -2,7 +2,7 @@
 //! the kernel however a process ends.
 //!
 //! Order, so that nobody waits in a circle: store (shared), blobs, images,
-//! layers from the lowest up, bundles, refs. Who holds the store lock
+//! layers from the lowest up, bundles, mounts, refs. Who holds the store lock
 //! exclusively holds it for moments, and never while it waits for a network or
 //! unpacks.
 

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::blob::Flush;
+use super::lock::Lock;
 use super::{Store, StoreError, blob, layout, make_dir};
 use crate::digest::Digest;
 use crate::errno::CallError;
@@ -67,6 +68,14 @@ impl MountRecord {
 }
 
 impl Store {
+    /// Keeps other commands from mounting and unmounting.
+    ///
+    /// # Errors
+    /// When the lock cannot be had.
+    pub fn lock_mounts(&self) -> Result<Lock, StoreError> {
+        Ok(Lock::exclusive(&self.lock_path(MOUNTS))?)
+    }
+
     /// All mounts that were made since the machine was started.
     ///
     /// # Errors

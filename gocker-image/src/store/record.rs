@@ -248,6 +248,18 @@ impl Store {
         Ok(existed)
     }
 
+    /// Takes a name away from the image that it stood for when `record` was read; one that has
+    /// become the name of another image stays.
+    pub(super) fn remove_reference_to(&self, record: &RefRecord) -> Result<(), StoreError> {
+        let _lock = Lock::exclusive(&self.lock_path("refs"))?;
+        let path = self.ref_path(&record.reference);
+        let now = blob::read::<RefRecord>(&path)?;
+        if now.is_some_and(|now| now.manifest == record.manifest) {
+            blob::remove(&path)?;
+        }
+        Ok(())
+    }
+
     /// All bundles, outside of the store too.
     ///
     /// # Errors

@@ -247,10 +247,6 @@ fn bundles_are_whole_or_not_there() {
         owner: BundleOwner::User,
         quota_bytes: None,
     };
-    assert!(matches!(
-        store.begin_bundle(&id, top),
-        Err(StoreError::BundleBusy(_))
-    ));
     draft.finish(&record).unwrap();
     assert!(matches!(
         store.begin_bundle(&id, top),
@@ -263,6 +259,12 @@ fn bundles_are_whole_or_not_there() {
             .join("new")
             .exists()
     );
+    let used = store.hold_bundle(&id).unwrap();
+    assert!(matches!(
+        store.remove_bundle(&id),
+        Err(StoreError::BundleBusy(_))
+    ));
+    drop(used);
     assert_eq!(store.remove_bundle(&id).unwrap(), record);
     assert!(matches!(
         store.remove_bundle(&id),

@@ -138,9 +138,8 @@ impl Store {
 
     /// The images that prune leaves, and how many it does not.
     fn used_and_unused_images(&self) -> Result<(Vec<ImageRecord>, usize), StoreError> {
-        let names = self.references()?.into_iter().map(|name| name.manifest);
-        let bundles = self.bundles()?.into_iter().map(|bundle| bundle.manifest);
-        let used: HashSet<Digest> = names.chain(bundles).collect();
+        let mut used = self.used_by_bundles()?;
+        used.extend(self.references()?.into_iter().map(|name| name.manifest));
         let mut images = self.images()?;
         let all = images.len();
         images.retain(|image| used.contains(&image.manifest));
