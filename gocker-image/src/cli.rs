@@ -48,7 +48,8 @@ pub struct GlobalArgs {
         default_value = "/var/lib/gocker"
     )]
     pub(crate) root: PathBuf,
-    /// Size of the file system that is made in a sparse file where DIR is not on btrfs
+    /// Size of the file system that is made in a sparse file where DIR is not on btrfs; a store
+    /// that is there already has to have it (grow makes it larger)
     #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) loop_size: Option<u64>,
     /// How layers and bundles are kept: on btrfs, made in a sparse file where DIR is on none; as

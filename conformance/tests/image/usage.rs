@@ -128,3 +128,45 @@ fn a_grow_that_was_killed_is_completed_by_the_next_one_or_the_next_mount() {
     store.run(&["fsck"]).success();
     assert_eq!(size(), 512 * MIB);
 }
+
+/// Asserts that a command is refused with this said, and that nothing of the store is another.
+#[track_caller]
+fn assert_refused(store: &StoreRoot, args: &[&str], said: &str) {
+    let before = store.inventory().unwrap();
+    let output = store.run(args);
+    assert!(output.one_line_failure().contains(said), "{output}");
+    assert_eq!(store.inventory().unwrap(), before, "{args:?}");
+}
+
+#[test]
+fn a_store_of_another_size_than_is_asked_for_is_not_taken_for_it() {
+    let server = HostileRegistry::honest().unwrap();
+    let (store, reference) = store_with_image(&server);
+    let pull = |size| ["--loop-size", size, "pull", "--quiet", &reference];
+    store.run(&pull("256m")).success();
+    let said = format!("has {} bytes, not {}", 256 * MIB, 512 * MIB);
+    assert_refused(&store, &pull("512m"), &said);
+    let output = store.run(&["--loop-size", "512m", "ls"]);
+    assert!(output.failure().contains("gocker-image grow"), "{output}");
+    store.run(&["grow", "512m"]).success();
+    store.run(&pull("512m")).success();
+    assert_refused(&store, &pull("256m"), "bytes, not");
+}
+
+#[test]
+fn a_store_is_not_taken_for_one_of_another_backing() {
+    let server = HostileRegistry::honest().unwrap();
+    let (store, reference) = store_with_image(&server);
+    let pull = ["--backing", "copy", "pull", "--quiet", &reference];
+    assert_refused(&store, &pull, "keeps its layers as btrfs subvolumes");
+    let size = ["--loop-size", "256m"];
+    let copies = StoreRoot::new().unwrap();
+    let pull_sized = [&size, &pull[..]].concat();
+    assert_refused(&copies, &pull_sized, "lies in no file");
+    copies.run(&pull).success();
+    assert_refused(&copies, &pull_sized, "lies in no file");
+    let pull = [&size, &["pull", "--quiet", &reference][..]].concat();
+    assert_refused(&copies, &pull, "lies in no file");
+    let pull = ["--backing", "btrfs", "pull", "--quiet", &reference];
+    assert_refused(&copies, &pull, "keeps its layers as");
+}

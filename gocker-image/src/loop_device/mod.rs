@@ -66,6 +66,19 @@ pub enum LoopError {
     /// The store lies on a file system of the user's own.
     #[error("{0:?} has no file of its own that could grow")]
     NoFile(PathBuf),
+    /// The store lies in no file, and a size of it was asked for.
+    #[error("the store in {0:?} lies in no file that could be of a size")]
+    NotInFile(PathBuf),
+    /// The store was made with another size than is asked for.
+    #[error("the store in {file:?} has {now} bytes, not {asked}")]
+    OtherSize {
+        /// The file.
+        file: PathBuf,
+        /// Its size.
+        now: u64,
+        /// What was asked for.
+        asked: u64,
+    },
     /// It was asked to become smaller.
     #[error("the store in {file:?} has {now} bytes already, and does not shrink")]
     Shrink {
@@ -118,6 +131,10 @@ impl LoopError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoFile(_) => Some("it grows with the file system that it lies on"),
+            Self::NotInFile(_) => Some("leave --loop-size out"),
+            Self::OtherSize { .. } => {
+                Some("leave --loop-size out; gocker-image grow makes a store larger")
+            }
             Self::NoRoom { .. } => Some("free some space around the store, or ask for less"),
             Self::NoMkfs(_) => Some("apt-get install btrfs-progs, or choose a --root on btrfs"),
             Self::Mount { source, .. } if source.errno() == Some(Errno::ENODEV) => {
@@ -227,6 +244,24 @@ pub fn file_size(root: &Path) -> Option<FileSize> {
     })
 }
 
+/// Checks that the store of `root`, which is made, has the size that is asked for.
+///
+/// # Errors
+/// When it has another.
+pub fn check_size(root: &Path, asked: u64) -> Result<(), LoopError> {
+    let size = file_size(root).ok_or_else(|| LoopError::NotInFile(root.to_owned()))?;
+    let (file, now) = (root.join("store.btrfs"), size.bytes);
+    // one that has grown to this size
+    if asked == now || whole_blocks(asked) == now {
+        return Ok(());
+    }
+    Err(LoopError::OtherSize { file, now, asked })
+}
+
+fn whole_blocks(bytes: u64) -> u64 {
+    bytes / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES)
+}
+
 /// Lets the mounted store of `root` grow to `size_bytes`, while it is used. What a grow that was
 /// killed had not come to is done by the next. Returns the size that it had.
 ///
@@ -238,7 +273,7 @@ pub fn grow(root: &Path, size_bytes: u64) -> Result<u64, LoopError> {
         return Err(LoopError::NoFile(root.to_owned()));
     };
     let _lock = lock(root)?;
-    let size = size_bytes / u64::from(BLOCK_BYTES) * u64::from(BLOCK_BYTES);
+    let size = whole_blocks(size_bytes);
     if size < old.bytes {
         let (file, now) = (path, old.bytes);
         return Err(LoopError::Shrink { file, now });

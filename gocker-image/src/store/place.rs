@@ -47,7 +47,10 @@ pub(super) fn provide(
 ) -> Result<(PathBuf, Trees), StoreError> {
     let dir = File::open(root).map_err(|error| CallError::new("open", root, error))?;
     let is_btrfs = btrfs::is_btrfs(dir.as_fd())?;
-    let in_place = |trees| Ok((root.to_owned(), trees));
+    let in_place = |trees| match options.loop_bytes {
+        None => Ok((root.to_owned(), trees)),
+        Some(_) => Err(LoopError::NotInFile(root.to_owned()).into()),
+    };
     if root.join(layout::META).exists() {
         // its own record says how
         return in_place(Trees::Subvolumes);
@@ -56,19 +59,31 @@ pub(super) fn provide(
     match options.backing {
         Backing::Auto | Backing::Btrfs if is_btrfs => return in_place(Trees::Subvolumes),
         Backing::Copy if !is_made => {
-            let trees = Trees::of_directories(root)?;
+            let place = in_place(Trees::of_directories(root)?)?;
+            let trees = place.1;
             announce(&format!(
                 "{}: layers are kept as {}",
                 root.display(),
                 trees.in_words()
             ));
-            return in_place(trees);
+            return Ok(place);
         }
         _ => {}
     }
     match loop_device::provide(root, options.loop_bytes, announce) {
-        Ok(path) => Ok((path, Trees::Subvolumes)),
-        Err(error) if options.backing == Backing::Auto && !is_made && error.is_lack() => {
+        Ok(path) => {
+            if let Some(asked) = options.loop_bytes {
+                loop_device::check_size(root, asked)?;
+            }
+            Ok((path, Trees::Subvolumes))
+        }
+        // who asks for a size asks for a file
+        Err(error)
+            if options.backing == Backing::Auto
+                && options.loop_bytes.is_none()
+                && !is_made
+                && error.is_lack() =>
+        {
             let trees = Trees::of_directories(root)?;
             announce(&format!(
                 "{} is not on btrfs, and none can be made in a file ({}): layers are kept as {}",
