@@ -76,6 +76,13 @@ fn partials(store: &StoreRoot) -> Vec<String> {
     found
 }
 
+/// Asserts that a container's root file system can be made of the image.
+#[track_caller]
+fn assert_bundles(store: &StoreRoot, reference: &str) {
+    let rootfs = store.bundle(reference, "one").join("rootfs");
+    assert!(rootfs.join("file0").exists(), "{rootfs:?}");
+}
+
 /// What the store calls what it has of a blob.
 fn partial_name(blob: &Blob) -> String {
     blob.digest.replacen(':', "-", 1)
@@ -127,12 +134,7 @@ fn a_killed_pull_is_gone_on_with_by_the_next() {
     assert_eq!(starts.len(), 2, "{starts:?}");
     assert!(starts[1] + (1 << 20) > half, "{starts:?}");
     assert_eq!(partials(&store), Vec::<String>::new(), "nothing is left");
-    assert!(
-        store
-            .bundle(&reference, "one")
-            .join("rootfs/file0")
-            .exists()
-    );
+    assert_bundles(&store, &reference);
 }
 
 #[test]
@@ -246,12 +248,7 @@ fn two_hundred_cut_connections_end_in_a_good_pull() {
     let sent = sent.lock().unwrap();
     assert_eq!(sent.len(), 201);
     assert_eq!(sent.iter().sum::<usize>(), size, "each byte came once");
-    assert!(
-        store
-            .bundle(&reference, "one")
-            .join("rootfs/file0")
-            .exists()
-    );
+    assert_bundles(&store, &reference);
 }
 
 #[test]
