@@ -9,6 +9,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use crate::errno::{Cause, errno_of};
 use crate::operations;
 
@@ -54,6 +56,14 @@ fn usage_error(program: &str, text: &str) -> String {
         Some(hint) => format!("{program}: {problem}\nhint: {hint}\n"),
         None => format!("{program}: {problem}\n"),
     }
+}
+
+/// An answer for programs.
+///
+/// # Errors
+/// If a path in it is not UTF-8.
+pub(crate) fn json(answer: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(answer)?))
 }
 
 /// Ends a program: prints the one error of `result`, outermost first, and

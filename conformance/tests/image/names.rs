@@ -56,8 +56,12 @@ fn a_name_is_taken_from_the_image_that_had_it() {
         "{missing}"
     );
     let digest = format!("x@{}", one.manifest.digest);
-    let output = store.run(&["tag", &first, &digest]);
+    let output = store.run(&["tag", "--format", "json", &first, "before", &digest]);
     assert!(output.one_line_failure().contains("digest"), "{output}");
+    let told: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    let before = "docker.io/library/before:latest";
+    let expected = json!([{"reference": before, "manifest": one.manifest.digest}]);
+    assert_eq!(told, expected, "the name before the one that failed");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use super::Context;
 use crate::cli::{BundleArgs, Format, LimitArgs, ProcessArgs};
 use crate::errno::CallError;
-use crate::operations::{self, BundleRequest, Network, NotPulled, Overrides, Place};
+use crate::operations::{self, BundleRequest, Network, Overrides, Place};
 use crate::report;
 use crate::run_args::RunOptionArgs;
 use crate::store::{BundleOwner, BundleRecord};
@@ -42,10 +42,7 @@ pub(crate) fn bundle(context: &Context, args: BundleArgs) -> anyhow::Result<()> 
         quota_bytes: args.limits.quota.bytes(),
     };
     let progress = context.progress(false);
-    let Some(store) = context.find_store()? else {
-        let name = request.reference.familiar();
-        return Err(NotPulled(name.clone())).with_context(|| format!("bundle {name:?}"));
-    };
+    let store = context.store_with_image("bundle", &request.reference)?;
     let record = operations::bundle(&store, &request, &progress)?;
     Ok(report::print(&text(args.format, &record)?)?)
 }
@@ -62,7 +59,7 @@ fn text(format: Format, record: &BundleRecord) -> anyhow::Result<String> {
         rootfs: &record.rootfs,
         quota_bytes: record.quota_bytes,
     };
-    Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?))
+    Ok(report::json(&answer)?)
 }
 
 /// What the arguments that `bundle` and `run` share say.

@@ -9,7 +9,6 @@ use crate::digest::Digest;
 use crate::operations::{self, CommitOptions, Committed, ConfigChange, Squash};
 use crate::reference::Reference;
 use crate::report;
-use crate::store::StoreError;
 use crate::unpack::Compression;
 
 /// The variable that says when what is built was built, as all tools for reproducible builds
@@ -72,7 +71,6 @@ struct Answer<'a> {
 
 /// Makes the image and prints its digest.
 pub(crate) fn commit(context: &Context, args: CommitArgs) -> anyhow::Result<()> {
-    use anyhow::Context as _;
     let options = CommitOptions {
         name: context.qualify(&args.name)?,
         author: args.author,
@@ -90,10 +88,7 @@ pub(crate) fn commit(context: &Context, args: CommitArgs) -> anyhow::Result<()> 
         },
         bundle: args.bundle,
     };
-    let Some(store) = context.find_store()? else {
-        let missing = StoreError::NoBundle(options.bundle.clone());
-        return Err(missing).with_context(|| format!("commit {:?}", options.bundle));
-    };
+    let store = context.store_with_bundle("commit", &options.bundle)?;
     let progress = context.progress(args.quiet || args.format == Format::Json);
     let committed = operations::commit(&store, &options, &progress)?;
     drop(progress);
@@ -122,5 +117,5 @@ fn text(format: Format, committed: &Committed) -> anyhow::Result<String> {
         chain_ids: &committed.image.layers,
         layer: committed.layer.as_ref(),
     };
-    Ok(format!("{}\n", serde_json::to_string_pretty(&answer)?))
+    Ok(report::json(&answer)?)
 }

@@ -24,7 +24,7 @@ pub(crate) fn df(context: &Context, args: &DfArgs) -> anyhow::Result<()> {
     let usage = context.find_store()?.map(|store| operations::usage(&store));
     let usage = usage.transpose()?;
     let text = match (args.format, &usage) {
-        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(&usage)?),
+        (Format::Json, _) => report::json(&usage)?,
         (Format::Text, None) => "there is no store yet\n".to_owned(),
         (Format::Text, Some(usage)) => text(usage, args.verbose),
     };

@@ -40,10 +40,7 @@ struct Row<'a> {
 /// Prints the changes, one a line: A for what was added, C for what was changed, D for what was
 /// deleted.
 pub(crate) fn diff(context: &Context, args: &DiffArgs) -> anyhow::Result<()> {
-    let Some(store) = context.find_store()? else {
-        let missing = StoreError::NoBundle(args.name.clone());
-        return Err(missing).with_context(|| format!("diff {:?}", args.name));
-    };
+    let store = context.store_with_bundle("diff", &args.name)?;
     let find = |name: &String| {
         rooted(context, &store, name).with_context(|| format!("diff {:?}", args.name))
     };
@@ -53,7 +50,7 @@ pub(crate) fn diff(context: &Context, args: &DiffArgs) -> anyhow::Result<()> {
         Format::Text => changes.iter().filter_map(line).collect(),
         Format::Json => {
             let rows: Vec<Row<'_>> = changes.iter().map(row).collect();
-            format!("{}\n", serde_json::to_string_pretty(&rows)?)
+            report::json(&rows)?
         }
     })?)
 }

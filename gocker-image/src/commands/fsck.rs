@@ -76,7 +76,7 @@ pub(crate) fn fsck(context: &Context, args: &FsckArgs) -> anyhow::Result<ExitCod
                 left,
                 report: &report,
             };
-            format!("{}\n", serde_json::to_string_pretty(&answer)?)
+            report::json(&answer)?
         }
         Format::Text => text(&report),
     };

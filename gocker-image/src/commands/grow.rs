@@ -43,7 +43,7 @@ pub(crate) fn grow(context: &Context, args: &GrowArgs) -> anyhow::Result<()> {
                 before_bytes,
                 after_bytes,
             };
-            format!("{}\n", serde_json::to_string_pretty(&answer)?)
+            report::json(&answer)?
         }
     };
     Ok(report::print(&text)?)

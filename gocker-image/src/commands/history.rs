@@ -1,6 +1,5 @@
 //! `history`: the steps by which an image was made.
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -9,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Context;
 use crate::cli::Format;
 use crate::digest::Digest;
-use crate::operations::{self, NotPulled, Step};
+use crate::operations::{self, Step};
 use crate::progress::{short, size_text};
 use crate::reference::Reference;
 use crate::{report, table};
@@ -44,14 +43,11 @@ struct Row<'a> {
 
 /// Prints the steps, the last one first.
 pub(crate) fn history(context: &Context, args: &HistoryArgs) -> anyhow::Result<()> {
-    let Some(store) = context.find_store()? else {
-        let name = args.reference.familiar();
-        return Err(NotPulled(name.clone())).with_context(|| format!("history of {name:?}"));
-    };
+    let store = context.store_with_image("history of", &args.reference)?;
     let steps = operations::history(&store, &context.qualify(&args.reference)?)?;
     let text = if args.format == Format::Json {
         let rows: Vec<_> = steps.iter().map(row).collect();
-        format!("{}\n", serde_json::to_string_pretty(&rows)?)
+        report::json(&rows)?
     } else {
         let head = ["CREATED", "CREATED BY", "SIZE", "DIFF ID", "COMMENT"];
         let now = OffsetDateTime::now_utc();

@@ -30,7 +30,7 @@ pub(super) fn in_turn<N, T: Serialize>(
         }
     }
     if format == Format::Json {
-        report::print(&format!("{}\n", serde_json::to_string_pretty(&done)?))?;
+        report::print(&report::json(&done)?)?;
     }
     result
 }

@@ -1,21 +1,13 @@
 //! `inspect`: all that is known of an image, as JSON.
 
-use anyhow::Context as _;
-
 use super::Context;
 use crate::cli::InspectArgs;
-use crate::operations::{self, NotPulled};
+use crate::operations;
 use crate::report;
 
 /// Prints the image's record, manifest and config.
 pub(crate) fn inspect(context: &Context, args: &InspectArgs) -> anyhow::Result<()> {
-    let Some(store) = context.find_store()? else {
-        let name = args.reference.familiar();
-        return Err(NotPulled(name.clone())).with_context(|| format!("inspect {name:?}"));
-    };
+    let store = context.store_with_image("inspect", &args.reference)?;
     let inspection = operations::inspect(&store, &context.qualify(&args.reference)?)?;
-    Ok(report::print(&format!(
-        "{}\n",
-        serde_json::to_string_pretty(&inspection)?
-    ))?)
+    Ok(report::print(&report::json(&inspection)?)?)
 }

@@ -101,7 +101,7 @@ pub(crate) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     let text = match (args.format, args.quiet) {
         (Format::Json, _) => {
             let answers: Vec<_> = loaded.iter().map(answer).collect();
-            format!("{}\n", serde_json::to_string_pretty(&answers)?)
+            report::json(&answers)?
         }
         (Format::Text, true) => loaded
             .iter()

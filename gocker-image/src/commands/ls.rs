@@ -31,7 +31,7 @@ pub(crate) fn ls(context: &Context, args: &ListArgs) -> anyhow::Result<()> {
     };
     let text = if args.format == Format::Json {
         let rows: Vec<_> = images.iter().map(row).collect();
-        format!("{}\n", serde_json::to_string_pretty(&rows)?)
+        report::json(&rows)?
     } else if args.quiet {
         images
             .iter()

@@ -31,11 +31,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::{Cli, Command, GlobalArgs, RegistryArgs};
-use crate::operations::{self, Progress};
+use crate::operations::{self, NotPulled, Progress};
 use crate::progress::LayerProgress;
 use crate::reference::Reference;
 use crate::registry::{AuthFiles, Client, ClientConfig, Credential, RegistryError};
-use crate::store::{Options, Store};
+use crate::store::{Options, Store, StoreError};
 
 pub(crate) use budgets::BudgetArgs;
 pub(crate) use bundle::overrides;
@@ -119,6 +119,27 @@ impl Context {
     /// The store. None if there is none, and then there is nothing in it.
     pub(crate) fn find_store(&self) -> anyhow::Result<Option<Store>> {
         operations::find_store(&self.options)
+    }
+
+    /// The store, for a command that does `step` with one of its images.
+    pub(crate) fn store_with_image(
+        &self,
+        step: &str,
+        reference: &Reference,
+    ) -> anyhow::Result<Store> {
+        self.find_store()?.ok_or_else(|| {
+            let name = reference.familiar();
+            let text = format!("{step} {name:?}");
+            anyhow::Error::from(NotPulled(name)).context(text)
+        })
+    }
+
+    /// The store, for a command that does `step` with one of its bundles.
+    pub(crate) fn store_with_bundle(&self, step: &str, name: &str) -> anyhow::Result<Store> {
+        self.find_store()?.ok_or_else(|| {
+            let missing = StoreError::NoBundle(name.to_owned());
+            anyhow::Error::from(missing).context(format!("{step} {name:?}"))
+        })
     }
 
     /// A client of registries. `given` is a credential that the user gave for one of them.

@@ -59,7 +59,7 @@ pub(crate) fn mount(context: &Context, args: &MountArgs) -> anyhow::Result<()> {
     let mounted = operations::mount(&store, &root, args.directory.as_deref())?;
     let text = match args.format {
         Format::Text => format!("{}\n", mounted.directory.display()),
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(&mounted)?),
+        Format::Json => report::json(&mounted)?,
     };
     Ok(report::print(&text)?)
 }
@@ -67,7 +67,7 @@ pub(crate) fn mount(context: &Context, args: &MountArgs) -> anyhow::Result<()> {
 fn print_all(format: Format, mounts: &[MountRecord]) -> anyhow::Result<()> {
     let row = |mount: &MountRecord| vec![mount.name.clone(), mount.directory.display().to_string()];
     Ok(report::print(&match format {
-        Format::Json => format!("{}\n", serde_json::to_string_pretty(mounts)?),
+        Format::Json => report::json(mounts)?,
         Format::Text => table::render(
             &["NAME", "DIRECTORY"],
             &mounts.iter().map(row).collect::<Vec<_>>(),

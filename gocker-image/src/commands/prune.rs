@@ -52,10 +52,7 @@ pub(crate) fn print_removed(
             content_bytes: removed.content_bytes,
             leftovers: removed.leftovers,
         };
-        return Ok(report::print(&format!(
-            "{}\n",
-            serde_json::to_string_pretty(&answer)?
-        ))?);
+        return Ok(report::print(&report::json(&answer)?)?);
     }
     let mut text = String::new();
     for container in containers.unwrap_or_default() {

@@ -33,7 +33,7 @@ pub(crate) fn pull(context: &Context, args: &PullArgs) -> anyhow::Result<()> {
     let pulled = pull_quietly(context, &store, args, &progress)?;
     drop(progress);
     let text = match (args.format, quiet) {
-        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(&answer(&pulled))?),
+        (Format::Json, _) => report::json(&answer(&pulled))?,
         (Format::Text, true) => format!("{}\n", pulled.image.manifest),
         (Format::Text, false) => summary(&pulled),
     };

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
@@ -10,7 +9,7 @@ use super::Context;
 use crate::cli::Format;
 use crate::digest::Digest;
 use crate::errno::CallError;
-use crate::operations::{self, NotPulled, PushOptions, Pushed};
+use crate::operations::{self, PushOptions, Pushed};
 use crate::reference::Reference;
 use crate::report;
 
@@ -56,10 +55,7 @@ pub(crate) fn push(context: &Context, args: &PushArgs) -> anyhow::Result<()> {
         }
         None => reference.clone(),
     };
-    let Some(store) = context.find_store()? else {
-        let name = reference.familiar();
-        return Err(NotPulled(name.clone())).with_context(|| format!("push {name:?}"));
-    };
+    let store = context.store_with_image("push", &reference)?;
     let given = super::login::given(destination.registry(), args.creds.as_deref())?;
     let client = context.client(given)?;
     let options = PushOptions {
@@ -74,7 +70,7 @@ pub(crate) fn push(context: &Context, args: &PushArgs) -> anyhow::Result<()> {
         written.map_err(|error| CallError::new("write", path, error))?;
     }
     let text = match (args.format, args.quiet) {
-        (Format::Json, _) => format!("{}\n", serde_json::to_string_pretty(&answer(&pushed))?),
+        (Format::Json, _) => report::json(&answer(&pushed))?,
         (Format::Text, true) => format!("{}\n", pushed.manifest),
         (Format::Text, false) => format!("{}\n{}\n", pushed.destination, pushed.manifest),
     };

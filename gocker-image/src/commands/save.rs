@@ -94,7 +94,7 @@ pub(crate) fn save(context: &Context, args: &SaveArgs) -> anyhow::Result<()> {
     let text = match args.format {
         Format::Json => {
             let answers: Vec<_> = answers.collect();
-            format!("{}\n", serde_json::to_string_pretty(&answers)?)
+            report::json(&answers)?
         }
         Format::Text => answers
             .map(|answer| format!("{}\n", answer.manifest))

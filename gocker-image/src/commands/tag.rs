@@ -1,15 +1,14 @@
 //! `tag`: gives an image one more name.
 
-use anyhow::Context as _;
 use clap::Args;
 use serde::Serialize;
 
 use super::Context;
+use super::in_turn::in_turn;
 use crate::cli::Format;
 use crate::digest::Digest;
-use crate::operations::{self, NotPulled};
+use crate::operations;
 use crate::reference::Reference;
-use crate::report;
 
 #[derive(Args, Debug)]
 pub(crate) struct TagArgs {
@@ -30,23 +29,16 @@ struct Answer {
     manifest: Digest,
 }
 
-/// Gives the names, and prints them if that is asked for.
+/// Gives the names, and prints them if that is asked for, also those before one that fails.
 pub(crate) fn tag(context: &Context, args: &TagArgs) -> anyhow::Result<()> {
-    let Some(store) = context.find_store()? else {
-        let name = args.reference.familiar();
-        return Err(NotPulled(name.clone())).with_context(|| format!("tag {name:?}"));
-    };
+    let store = context.store_with_image("tag", &args.reference)?;
     let from = context.qualify(&args.reference)?;
-    let mut answers = Vec::new();
-    for name in &args.names {
+    let tag = |name: &Reference| {
         let record = operations::tag(&store, &from, name)?;
-        answers.push(Answer {
+        Ok(Answer {
             reference: record.reference,
             manifest: record.manifest,
-        });
-    }
-    if args.format == Format::Json {
-        report::print(&format!("{}\n", serde_json::to_string_pretty(&answers)?))?;
-    }
-    Ok(())
+        })
+    };
+    in_turn(args.format, &args.names, tag, |_| String::new())
 }

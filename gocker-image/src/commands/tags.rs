@@ -28,7 +28,7 @@ pub(crate) fn tags(context: &Context, args: &TagsArgs) -> anyhow::Result<()> {
                 repository: &name,
                 tags: &tags,
             };
-            format!("{}\n", serde_json::to_string_pretty(&answer)?)
+            report::json(&answer)?
         }
         Format::Text => tags.iter().map(|tag| format!("{tag}\n")).collect(),
     };

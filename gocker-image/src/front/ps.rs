@@ -32,7 +32,7 @@ pub(super) fn ps(store: Option<&Store>, runtime: &Runtime, args: &PsArgs) -> any
     let text = if args.quiet {
         rows.iter().map(|row| format!("{}\n", row.id)).collect()
     } else if args.format == Format::Json {
-        format!("{}\n", serde_json::to_string_pretty(&rows)?)
+        report::json(&rows)?
     } else {
         let head = [
             "CONTAINER ID",
