@@ -41,6 +41,7 @@ mod proxies;
 mod pull;
 mod push;
 mod quota;
+mod quota_groups;
 mod resume;
 mod save;
 mod signatures;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use conformance::crash_points::{calls_in, has_strace};
+use conformance::crash_points::{Call, calls_in, has_strace};
 use conformance::images::{self, Compression, Entry, Image, ImageBuilder, Layer};
 use conformance::{Output, StoreRoot, needs, run_command};
 use nix::errno::Errno;
@@ -14,13 +14,13 @@ use super::bundle::Bundles;
 use super::full_disk::mount_btrfs;
 use super::{assert_undamaged, state};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 /// Writes up to 16 MiB into the root.
 const FILL: &str = "dd if=/dev/zero of=/fill bs=64k count=256";
 
 /// Whose file system a store lies on, and what counts there.
 #[derive(Clone, Copy, Debug)]
-enum On {
+pub(super) enum On {
     /// The store's own, on which it turns simple quotas on.
     Own,
     /// The user's, who has turned full quotas on.
@@ -28,7 +28,7 @@ enum On {
 }
 
 /// A store with nothing in it.
-fn bundles_on(on: On) -> Bundles {
+pub(super) fn bundles_on(on: On) -> Bundles {
     let bundles = Bundles::new();
     if let On::Users = on {
         mount_btrfs(&bundles.store, 300);
@@ -38,7 +38,7 @@ fn bundles_on(on: On) -> Bundles {
 }
 
 /// An image of one file of 8 MiB.
-fn large_image() -> Image {
+pub(super) fn large_image() -> Image {
     let layer = Layer::of([Entry::dir("."), Entry::file("large", vec![b'x'; 8 << 20])]);
     ImageBuilder::new()
         .layer_in(Compression::Zstd, &layer.finish())
@@ -47,7 +47,7 @@ fn large_image() -> Image {
 
 /// Bundles an image as `id` with more arguments, and something to run.
 #[track_caller]
-fn bundle(bundles: &Bundles, reference: &str, id: &str, args: &[&str]) -> Output {
+pub(super) fn bundle(bundles: &Bundles, reference: &str, id: &str, args: &[&str]) -> Output {
     let command = [
         &["bundle", reference, "--name", id],
         args,
@@ -58,7 +58,7 @@ fn bundle(bundles: &Bundles, reference: &str, id: &str, args: &[&str]) -> Output
 
 /// Runs `btrfs ARGS PATH`.
 #[track_caller]
-fn btrfs(args: &[&str], path: &Path) -> Output {
+pub(super) fn btrfs(args: &[&str], path: &Path) -> Output {
     run_command(Command::new("btrfs").args(args).arg(path))
 }
 
@@ -67,7 +67,7 @@ fn has_quotas(store: &StoreRoot) -> bool {
 }
 
 /// Why `bytes` bytes cannot be written into a new file; None if they can.
-fn write_error(path: &Path, bytes: u64) -> Option<Errno> {
+pub(super) fn write_error(path: &Path, bytes: u64) -> Option<Errno> {
     let content = vec![b'y'; usize::try_from(bytes).unwrap()];
     let error = fs::write(path, content).err()?;
     error.raw_os_error().map(Errno::from_raw)
@@ -285,10 +285,49 @@ fn what_a_container_did_within_its_quota_can_be_committed() {
     }
 }
 
-/// Makes a bundle; returns its ioctls in the words of strace(1).
+/// Makes a bundle of 5 MiB under strace(1) with these `options`.
+fn traced_bundle(bundles: &Bundles, image: &str, id: &str, options: &[&str]) -> Output {
+    let options = [&["-f", "-qq", "-e", "trace=ioctl"], options].concat();
+    let args = [
+        "bundle",
+        image,
+        "--name",
+        id,
+        "--quota",
+        "5m",
+        "--",
+        "/bin/true",
+    ];
+    run_command(&mut bundles.store.traced(&options, &args))
+}
+
+/// Its ioctl in whose line there is `word`, the first of them.
 #[track_caller]
-fn traced_ioctls(bundles: &Bundles, image: &str, id: &str, args: &[&str]) -> String {
-    let trace = bundles.store.beside(&format!("{id}.trace"));
+pub(super) fn ioctl_with(bundles: &Bundles, image: &str, word: &str) -> Call {
+    let trace = bundles.store.beside("trace");
+    traced_bundle(bundles, image, "probe", &["-o", trace.to_str().unwrap()]).success();
+    let trace = fs::read_to_string(trace).unwrap();
+    let mut calls = calls_in(&trace).into_iter();
+    let call = calls.find(|(_, line)| line.contains(word));
+    call.unwrap_or_else(|| panic!("{trace}")).0
+}
+
+/// Makes such a bundle while strace(1) does to one of its calls what `injection` says.
+pub(super) fn disturbed_bundle(
+    bundles: &Bundles,
+    image: &str,
+    id: &str,
+    injection: &str,
+) -> Output {
+    traced_bundle(bundles, image, id, &["-o", "/dev/null", "-e", injection])
+}
+
+#[test]
+fn a_bundle_without_a_quota_asks_nothing_about_quotas() {
+    needs!(has_strace(), "needs strace");
+    let mut bundles = Bundles::new();
+    let image = bundles.pull(&large_image());
+    let trace = bundles.store.beside("trace");
     let options = [
         "-f",
         "-qq",
@@ -297,24 +336,16 @@ fn traced_ioctls(bundles: &Bundles, image: &str, id: &str, args: &[&str]) -> Str
         "-o",
         trace.to_str().unwrap(),
     ];
-    let args = [&["bundle", image, "--name", id], args, &["--", "/bin/true"]];
-    run_command(&mut bundles.store.traced(&options, &args.concat())).success();
-    fs::read_to_string(trace).unwrap()
-}
-
-#[test]
-fn a_bundle_without_a_quota_asks_nothing_about_quotas() {
-    needs!(has_strace(), "needs strace");
-    let mut bundles = Bundles::new();
-    let image = bundles.pull(&large_image());
-    let is_of_quotas = |line: &str| line.contains("QUOTA") || line.contains("QGROUP");
-    for (id, args, asks) in [
-        ("free", &[][..], false),
-        ("limited", &["--quota", "5m"], true),
-    ] {
-        let trace = traced_ioctls(&bundles, &image, id, args);
-        assert_eq!(trace.lines().any(is_of_quotas), asks, "{trace}");
-    }
+    let args = ["bundle", &image, "--name", "free", "--", "/bin/true"];
+    run_command(&mut bundles.store.traced(&options, &args)).success();
+    let trace = fs::read_to_string(trace).unwrap();
+    assert!(trace.contains("SNAP_CREATE"), "{trace}");
+    assert!(
+        !trace.contains("QUOTA") && !trace.contains("QGROUP"),
+        "{trace}"
+    );
+    // by these words it would be seen
+    ioctl_with(&bundles, &image, "QGROUP");
 }
 
 #[test]
@@ -323,33 +354,10 @@ fn a_kernel_without_simple_quotas_counts_fully() {
     let mut bundles = Bundles::new();
     let image = bundles.pull(&large_image());
     // one store tells which call it is, the other is denied it
+    let deny = ioctl_with(&bundles, &image, "QUOTA_CTL").fail_with("EINVAL");
     let mut denied = Bundles::new();
-    let other = denied.pull(&large_image());
-    let trace = traced_ioctls(&bundles, &image, "one", &["--quota", "4m"]);
-    let calls = calls_in(&trace).into_iter();
-    let mut calls = calls.filter(|(_, line)| line.contains("QUOTA_CTL"));
-    let deny = calls.next().unwrap().0.fail_with("EINVAL");
-    let command = [
-        "bundle",
-        &other,
-        "--name",
-        "one",
-        "--quota",
-        "4m",
-        "--",
-        "/bin/true",
-    ];
-    let options = [
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=ioctl",
-        "-e",
-        &deny,
-    ];
-    let output = run_command(&mut denied.store.traced(&options, &command));
+    let image = denied.pull(&large_image());
+    let output = disturbed_bundle(&denied, &image, "one", &deny);
     output.success();
     assert!(
         output.stderr.contains("all that is written counted"),

@@ -13,6 +13,7 @@
 
 mod extents;
 mod quota;
+mod search;
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -27,7 +28,7 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use crate::errno::CallError;
 
 pub use extents::{Extent, extents};
-pub use quota::{QuotaKind, drop_quota_group, enable_quotas, limit_subvolume};
+pub use quota::{QuotaKind, drop_quota_group, enable_quotas, limit_subvolume, stale_quota_groups};
 
 /// The type of all ioctls of btrfs.
 const MAGIC: u8 = 0x94;
@@ -205,6 +206,7 @@ fn delete_nested(subvolume: BorrowedFd<'_>) -> Result<(), CallError> {
         }
         // Removing an entry from a read-only parent is refused.
         set_access(subvolume, Access::Writable)?;
+        quota::lift_limit(subvolume)?;
         for item in &refs.items[..found] {
             delete_nested_one(subvolume, item)?;
         }

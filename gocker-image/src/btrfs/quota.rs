@@ -6,10 +6,12 @@
 //! full quotas                 who else shares an extent is found out at each commit
 //! ```
 
+use std::collections::HashSet;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+use super::search::{Item, Key, search};
 use crate::errno::CallError;
 
 /// `BTRFS_QUOTA_CTL_ENABLE`.
@@ -18,6 +20,26 @@ const ENABLE: u64 = 1;
 const ENABLE_SIMPLE: u64 = 4;
 /// `BTRFS_QGROUP_LIMIT_MAX_EXCL`.
 const LIMIT_EXCLUSIVE: u64 = 1 << 1;
+
+/// The limit that is none.
+const NO_LIMIT: u64 = u64::MAX;
+/// The tree of all trees, and in it the kind of a tree's own record.
+const ROOT_TREE: u64 = 1;
+const ROOT_ITEM: u32 = 132;
+/// The least and the greatest number of a subvolume beside the top one.
+const FIRST_SUBVOLUME: u64 = 256;
+const LAST_SUBVOLUME: u64 = u64::MAX - 255;
+/// The tree of quota groups, and in it the kinds of its own record and of those of groups.
+const QUOTA_TREE: u64 = 8;
+const QUOTA_STATUS_ITEM: u32 = 240;
+const QUOTA_INFO_ITEM: u32 = 242;
+/// The greatest number of a group of level 0: the level is in the upper sixteen bits.
+const LAST_GROUP: u64 = (1 << 48) - 1;
+/// `BTRFS_QGROUP_STATUS_FLAG_SIMPLE_MODE`, and where in the record flags are.
+const SIMPLE_MODE: u64 = 1 << 3;
+const STATUS_FLAGS_AT: usize = 16;
+/// Where in the record of a group it says how many bytes it has.
+const INFO_REFERENCED_AT: usize = 8;
 
 /// How a file system counts what subvolumes have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +81,25 @@ fn control_quotas(fd: BorrowedFd<'_>, command: u64) -> Result<(), Errno> {
 /// # Errors
 /// When the user may not.
 pub fn limit_subvolume(subvolume: BorrowedFd<'_>, bytes: u64) -> Result<bool, CallError> {
-    let args = QuotaLimit {
+    match set_limit(subvolume, bytes) {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOTCONN) => Ok(false),
+        Err(errno) => Err(CallError::new("limit_quota_group", "", errno)),
+    }
+}
+
+/// Takes away the limit of a subvolume that is to be deleted: to remove what lies in it takes room
+/// as well.
+pub(super) fn lift_limit(subvolume: BorrowedFd<'_>) -> Result<(), CallError> {
+    match set_limit(subvolume, NO_LIMIT) {
+        // there is none, or there are no quotas; who may not lift it may still delete
+        Ok(()) | Err(Errno::ENOTCONN | Errno::ENOENT | Errno::EPERM) => Ok(()),
+        Err(errno) => Err(CallError::new("lift_quota_limit", "", errno)),
+    }
+}
+
+fn set_limit(subvolume: BorrowedFd<'_>, bytes: u64) -> Result<(), Errno> {
+    let mut args = QuotaLimit {
         // that of the subvolume
         group: 0,
         flags: LIMIT_EXCLUSIVE,
@@ -68,11 +108,7 @@ pub fn limit_subvolume(subvolume: BorrowedFd<'_>, bytes: u64) -> Result<bool, Ca
         reserved: [0; 2],
     };
     // SAFETY: the kernel reads the six numbers of `args` during the call.
-    match unsafe { raw::qgroup_limit(subvolume.as_raw_fd(), (&raw const args).cast_mut()) } {
-        Ok(_) => Ok(true),
-        Err(Errno::ENOTCONN) => Ok(false),
-        Err(errno) => Err(CallError::new("limit_quota_group", "", errno)),
-    }
+    unsafe { raw::qgroup_limit(subvolume.as_raw_fd(), &raw mut args) }.map(drop)
 }
 
 /// Drops the quota group of the subvolume `id`, which is deleted. False if it is still needed:
@@ -90,6 +126,66 @@ pub fn drop_quota_group(fd: BorrowedFd<'_>, id: u64) -> Result<bool, CallError> 
         Err(Errno::EBUSY | Errno::EINVAL) => Ok(false),
         Err(errno) => Err(CallError::new("drop_quota_group", "", errno)),
     }
+}
+
+/// The numbers of groups of level 0 that have no subvolume any more. Such a group stays if what
+/// its subvolume wrote was shared longer than the subvolume lived; while it still is, the group is
+/// none of these.
+///
+/// # Errors
+/// When the user may not look.
+pub fn stale_quota_groups(fd: BorrowedFd<'_>) -> Result<Vec<u64>, CallError> {
+    let mut stale = groups_without_subvolume(fd)?;
+    if !stale.is_empty() {
+        // a subvolume that is just being made has its group first, and is there after a commit
+        super::sync(fd)?;
+        let again = groups_without_subvolume(fd)?;
+        stale.retain(|id| again.contains(id));
+    }
+    Ok(stale)
+}
+
+fn groups_without_subvolume(fd: BorrowedFd<'_>) -> Result<Vec<u64>, CallError> {
+    let mut groups = groups(fd)?;
+    if !groups.is_empty() {
+        let subvolumes = subvolumes(fd)?;
+        groups.retain(|id| !subvolumes.contains(id));
+    }
+    Ok(groups)
+}
+
+/// The numbers of the groups of subvolumes, without those that simple quotas still count by.
+fn groups(fd: BorrowedFd<'_>) -> Result<Vec<u64>, CallError> {
+    let key = |kind, offset| Key {
+        object: 0,
+        kind,
+        offset,
+    };
+    let (first, last) = (key(QUOTA_STATUS_ITEM, 0), key(QUOTA_INFO_ITEM, LAST_GROUP));
+    // without a tree, quotas are off
+    let items = search(fd, QUOTA_TREE, first, last)?.unwrap_or_default();
+    let is_status = |item: &&Item| item.key.kind == QUOTA_STATUS_ITEM;
+    let flags = items.iter().find(is_status);
+    let is_simple = flags.is_some_and(|item| item.number(STATUS_FLAGS_AT) & SIMPLE_MODE != 0);
+    let is_meant = |item: &&Item| {
+        let counts = is_simple && item.number(INFO_REFERENCED_AT) > 0;
+        item.key.kind == QUOTA_INFO_ITEM && item.key.offset >= FIRST_SUBVOLUME && !counts
+    };
+    let groups = items.iter().filter(is_meant);
+    Ok(groups.map(|item| item.key.offset).collect())
+}
+
+/// The numbers of all subvolumes, and of those that are deleted and not yet taken apart.
+fn subvolumes(fd: BorrowedFd<'_>) -> Result<HashSet<u64>, CallError> {
+    let key = |object, offset| Key {
+        object,
+        kind: ROOT_ITEM,
+        offset,
+    };
+    let (first, last) = (key(FIRST_SUBVOLUME, 0), key(LAST_SUBVOLUME, u64::MAX));
+    let items = search(fd, ROOT_TREE, first, last)?.unwrap_or_default();
+    let roots = items.iter().filter(|item| item.key.kind == ROOT_ITEM);
+    Ok(roots.map(|item| item.key.object).collect())
 }
 
 /// `struct btrfs_ioctl_quota_ctl_args`.

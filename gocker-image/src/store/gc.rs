@@ -39,7 +39,8 @@ pub enum Unused {
 }
 
 impl Store {
-    /// Removes what killed commands left behind. Says how much that was.
+    /// Removes what killed commands left behind, and says how much that was; quota groups that the
+    /// kernel left, too.
     ///
     /// # Errors
     /// When something cannot be removed.
@@ -63,7 +64,9 @@ impl Store {
                 swept += 1;
             }
         }
-        Ok(swept + self.sweep_bundles()? + self.sweep_partials(Age::Expired)?)
+        swept += self.sweep_bundles()?;
+        self.sweep_quota_groups()?;
+        Ok(swept + self.sweep_partials(Age::Expired)?)
     }
 
     fn sweep_bundles(&self) -> Result<usize, StoreError> {

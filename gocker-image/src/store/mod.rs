@@ -206,6 +206,8 @@ pub struct Store {
     /// Shared, for as long as the store is open.
     lock: Lock,
     trees: Trees,
+    /// Whether this program has turned quotas on.
+    quotas: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -213,6 +215,19 @@ struct Meta {
     version: u32,
     #[serde(default)]
     trees: Trees,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    quotas: bool,
+}
+
+impl Meta {
+    /// That of a store that is new.
+    fn new(trees: Trees) -> Self {
+        Self {
+            version: VERSION,
+            trees,
+            quotas: false,
+        }
+    }
 }
 
 impl Store {
@@ -256,8 +271,7 @@ impl Store {
         let lock = Lock::shared(&path.join("locks/store"))?;
         let meta_path = path.join(layout::META);
         if !meta_path.exists() {
-            let version = VERSION;
-            let meta = blob::encode(&Meta { version, trees })?;
+            let meta = blob::encode(&Meta::new(trees))?;
             blob::write_new(&meta_path, &meta, Flush::Now)?;
         }
         // another command may have written it first
@@ -265,11 +279,13 @@ impl Store {
             Some(Meta {
                 version: VERSION,
                 trees,
+                quotas,
             }) => Ok(Self {
                 path,
                 root,
                 lock,
                 trees,
+                quotas,
             }),
             meta => {
                 let found = meta.map_or(0, |meta| meta.version);

@@ -7,8 +7,10 @@
 
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
+
 use super::lock::Lock;
-use super::{BundleDraft, Store, StoreError, Trees};
+use super::{BundleDraft, Meta, Store, StoreError, Trees, blob, layout};
 use crate::btrfs::{self, QuotaKind};
 use crate::errno::CallError;
 
@@ -26,6 +28,46 @@ impl Store {
         }
         let (path, found) = (self.path.clone(), self.trees);
         Err(StoreError::NoQuotas { path, found })
+    }
+
+    /// Remembers that quotas are on.
+    fn record_quotas(&self) -> Result<(), StoreError> {
+        let meta = Meta {
+            quotas: true,
+            ..Meta::new(self.trees)
+        };
+        let path = self.path.join(layout::META);
+        Ok(blob::replace(&path, &blob::encode(&meta)?)?)
+    }
+
+    /// The quota groups whose subvolumes are gone. On a file system of the user's own they may be
+    /// anybody's, and are none.
+    pub(super) fn stale_quota_groups(&self) -> Result<Vec<u64>, StoreError> {
+        if !self.has_own_file_system() {
+            return Ok(Vec::new());
+        }
+        let dir = self.open_dir("bundles")?;
+        match btrfs::stale_quota_groups(dir.as_fd()) {
+            // who may not look has none to drop
+            Err(error) if error.errno() == Some(Errno::EPERM) => Ok(Vec::new()),
+            groups => Ok(groups?),
+        }
+    }
+
+    /// Drops a quota group whose subvolume is gone. False if it is still needed.
+    pub(super) fn drop_quota_group(&self, id: u64) -> Result<bool, StoreError> {
+        let dir = self.open_dir("bundles")?;
+        Ok(btrfs::drop_quota_group(dir.as_fd(), id)?)
+    }
+
+    /// Drops the quota groups that the kernel has left behind.
+    pub(super) fn sweep_quota_groups(&self) -> Result<(), StoreError> {
+        if self.quotas {
+            for id in self.stale_quota_groups()? {
+                self.drop_quota_group(id)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -49,6 +91,8 @@ impl BundleDraft<'_> {
         if limit()? {
             return Ok(());
         }
+        // first, so that groups are swept whenever there may be some
+        store.record_quotas()?;
         let kind = btrfs::enable_quotas(self.rootfs().as_fd())?;
         let path = store.path.display();
         announce(&match kind {
@@ -62,7 +106,6 @@ impl BundleDraft<'_> {
         if limit()? {
             return Ok(());
         }
-        let gone = nix::errno::Errno::ENOTCONN;
-        Err(CallError::new("limit_quota_group", &store.path, gone).into())
+        Err(CallError::new("limit_quota_group", &store.path, Errno::ENOTCONN).into())
     }
 }

@@ -8,7 +8,8 @@
 //! image       its documents are here and agree with its layers
 //! reference   its image is here
 //! bundle      its root is here, and its config.json
-//! leftover    what a killed command left; nothing refers to it, so it is no damage
+//! leftover    what a killed command left, or a quota group without its subvolume; nothing refers
+//!             to it, so it is no damage
 //! ```
 //!
 //! Other commands may run meanwhile. What one of them makes or removes is not
@@ -71,7 +72,8 @@ pub enum FindingKind {
     Blob,
     /// A bundle.
     Bundle,
-    /// What a killed command left. No damage: the next pull or prune removes it.
+    /// What a killed command left, or a quota group that the kernel did. No damage: the next pull
+    /// or prune removes it.
     Leftover,
     /// What no command of this program makes. No damage, and never removed.
     Stranger,
@@ -112,6 +114,7 @@ pub struct Finding {
 enum Target {
     Nothing,
     Leftovers,
+    QuotaGroup(u64),
     Reference { missing: Option<Digest> },
     Image(Digest),
     Layer(Digest),
@@ -187,6 +190,7 @@ impl Store {
                 self.sweep()?;
                 Ok(outcome(!finding.path.exists()))
             }
+            Target::QuotaGroup(id) => self.drop_quota_group(*id).map(outcome),
             Target::Reference { missing } => {
                 let _lock = Lock::exclusive(&self.lock_path("refs"))?;
                 // a pull may have brought the image meanwhile

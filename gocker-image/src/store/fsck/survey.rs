@@ -56,6 +56,7 @@ impl Store {
         survey.references()?;
         survey.bundles()?;
         survey.partials()?;
+        survey.quota_groups()?;
         Ok((survey.checked, survey.findings))
     }
 }
@@ -90,7 +91,7 @@ impl Survey<'_> {
                 holds_data: true, ..
             } => (FindingKind::Bundle, UNBUNDLE),
             Target::Bundle { .. } => (FindingKind::Bundle, "fsck --repair removes it"),
-            Target::Leftovers => (FindingKind::Leftover, SWEPT),
+            Target::Leftovers | Target::QuotaGroup(_) => (FindingKind::Leftover, SWEPT),
             Target::Nothing => (
                 FindingKind::Stranger,
                 "it is left alone; remove it by hand if it is not yours",
@@ -357,6 +358,14 @@ impl Survey<'_> {
             } else {
                 self.stranger(&path);
             }
+        }
+        Ok(())
+    }
+
+    fn quota_groups(&mut self) -> Result<(), StoreError> {
+        for id in self.store.stale_quota_groups()? {
+            let problem = format!("the subvolume of quota group 0/{id} is gone");
+            self.find(&self.store.path, problem, Target::QuotaGroup(id));
         }
         Ok(())
     }
