@@ -10,7 +10,7 @@
 //! unpack  pack                   tar streams into trees, and trees into tar streams
 //! image  reference  digest       the documents and names that all of them share
 //! interrupt
-//! errno  environment  btrfs
+//! errno  environment  btrfs  descent
 //! ```
 //!
 //! A module imports only from lower lines, never from its own (`tests/floors.rs`). `registry`,
@@ -20,6 +20,7 @@
 pub mod btrfs;
 pub mod cli;
 mod commands;
+mod descent;
 pub mod digest;
 mod environment;
 pub mod errno;

@@ -26,6 +26,7 @@ const FLOORS: [&[&str]; 6] = [
         "errno",
         "environment",
         "btrfs",
+        "descent",
     ],
 ];
 
@@ -46,6 +47,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("image", "digest"),
     ("reference", "digest"),
     ("btrfs", "errno"),
+    ("descent", "errno"),
     ("interrupt", "errno"),
 ];
 

@@ -72,7 +72,8 @@ pub struct Committed {
     pub layer: Option<Digest>,
 }
 
-/// Makes an image of a bundle. The container may run meanwhile: its root is copied in one moment.
+/// Makes an image of a bundle. The container may run meanwhile: its root is copied in one moment,
+/// or, where the file system has no snapshots, refused if it changed while it was copied.
 ///
 /// # Errors
 /// When there is no such bundle, a file in it cannot be in a layer, or the disk is full. Nothing

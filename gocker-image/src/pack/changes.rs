@@ -1,7 +1,7 @@
 //! The comparison of two trees: one walk through both, name by name, in order.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_set};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
@@ -13,9 +13,10 @@ use nix::sys::stat::fstat;
 
 use super::links::Links;
 use super::node::{Aspect, Kind, Node, Place};
-use super::{MAX_DEPTH, PackError, shown};
+use super::{MAX_TREE_DEPTH, PackError, shown};
+use crate::descent::{Descent, open_dir};
 use crate::errno::CallError;
-use crate::unpack::{names, open_dir, stat_at};
+use crate::unpack::{names, stat_at};
 
 /// How much of two files is compared at a time.
 const CHUNK: usize = 64 << 10;
@@ -80,8 +81,9 @@ pub fn compare(
     Ok(walk.finish())
 }
 
-/// Paths as components, so that a directory comes right before what is in it.
-type Key = Vec<OsString>;
+/// Paths with a NUL, which no name has, for each slash, so that a directory comes right before
+/// what is in it.
+type Key = Vec<u8>;
 
 struct Walk {
     kinship: Kinship,
@@ -92,15 +94,86 @@ struct Walk {
     new_links: Links,
 }
 
-/// A directory in one of the trees or both.
+/// The way down in both trees, as far as each of them goes.
 struct Pair {
+    old: Option<Descent>,
+    new: Option<Descent>,
+    levels: Vec<Level>,
+}
+
+/// A directory to go into.
+struct Inner {
     old: Option<OwnedFd>,
     new: Option<OwnedFd>,
 }
 
+/// A directory in one of the trees or both.
+struct Level {
+    in_old: bool,
+    in_new: bool,
+    /// What is still to be compared in it.
+    names: btree_set::IntoIter<OsString>,
+    /// How much of the key is its own path.
+    key_bytes: usize,
+}
+
+impl Pair {
+    /// The directory in hand, in the trees that have it.
+    fn here(&self) -> (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>) {
+        let (in_old, in_new) = match self.levels.last() {
+            Some(level) => (level.in_old, level.in_new),
+            None => (true, true),
+        };
+        let (old, new) = (self.old.as_ref(), self.new.as_ref());
+        (
+            old.filter(|_| in_old).map(AsFd::as_fd),
+            new.filter(|_| in_new).map(AsFd::as_fd),
+        )
+    }
+
+    /// Goes into a directory that one of the trees has, or both.
+    fn enter(&mut self, inner: Inner, key_bytes: usize) -> Result<(), PackError> {
+        let Inner { old, new } = inner;
+        let (in_old, in_new) = (old.is_some(), new.is_some());
+        for (descent, directory) in [(&mut self.old, old), (&mut self.new, new)] {
+            if let (Some(descent), Some(directory)) = (descent, directory) {
+                descent.enter(directory)?;
+            }
+        }
+        self.list(in_old, in_new, key_bytes)
+    }
+
+    fn list(&mut self, in_old: bool, in_new: bool, key_bytes: usize) -> Result<(), PackError> {
+        let mut all = BTreeSet::new();
+        for (descent, has) in [(&self.old, in_old), (&self.new, in_new)] {
+            if let Some(descent) = descent.as_ref().filter(|_| has) {
+                all.extend(names(descent.as_fd())?);
+            }
+        }
+        self.levels.push(Level {
+            in_old,
+            in_new,
+            names: all.into_iter(),
+            key_bytes,
+        });
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), CallError> {
+        let Some(level) = self.levels.pop() else {
+            return Ok(());
+        };
+        for (descent, has) in [(&mut self.old, level.in_old), (&mut self.new, level.in_new)] {
+            if let Some(descent) = descent.as_mut().filter(|_| has) {
+                descent.leave()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Walk {
     fn root(&mut self, old: Option<BorrowedFd<'_>>, new: BorrowedFd<'_>) -> Result<(), PackError> {
-        let dot = |fd| open_dir(fd, OsStr::new(".")).map_err(|e| CallError::new("openat", ".", e));
         let stat = |fd| fstat(fd).map_err(|errno| CallError::new("fstat", "", errno));
         let new_node = Node::of(&stat(new)?);
         let place = |parent| Place {
@@ -118,45 +191,53 @@ impl Walk {
             }
             None => self.note(&[], Action::Added, new_node, Vec::new()),
         }
-        let pair = Pair {
-            old: old.map(dot).transpose()?,
-            new: Some(dot(new)?),
+        let mut pair = Pair {
+            old: old.map(Descent::at).transpose()?,
+            new: Some(Descent::at(new)?),
+            levels: Vec::new(),
         };
-        self.directory(&pair, &mut Vec::new())
+        pair.list(old.is_some(), true, 0)?;
+        self.beneath(&mut pair)
     }
 
-    /// Compares what is in a directory. `key` is its path, and is again when this returns.
-    fn directory(&mut self, pair: &Pair, key: &mut Key) -> Result<(), PackError> {
-        let list = |fd: &Option<OwnedFd>| match fd {
-            Some(fd) => names(fd.as_fd()),
-            None => Ok(Vec::new()),
-        };
-        let all: BTreeSet<OsString> = list(&pair.old)?
-            .into_iter()
-            .chain(list(&pair.new)?)
-            .collect();
-        for name in all {
-            key.push(name);
-            if key.len() > MAX_DEPTH {
-                return Err(PackError::TooDeep(shown(&path_of(key))));
+    /// Compares everything beneath the directory in hand.
+    fn beneath(&mut self, pair: &mut Pair) -> Result<(), PackError> {
+        let mut key = Key::new();
+        while let Some(level) = pair.levels.last_mut() {
+            key.truncate(level.key_bytes);
+            let Some(name) = level.names.next() else {
+                pair.leave()?;
+                continue;
+            };
+            if !key.is_empty() {
+                key.push(0);
             }
-            self.name(pair, key)?;
-            key.pop();
+            key.extend_from_slice(name.as_bytes());
+            if pair.levels.len() > MAX_TREE_DEPTH {
+                return Err(PackError::TooDeep {
+                    path: shown(&path_of(&key)),
+                    most: MAX_TREE_DEPTH,
+                });
+            }
+            if let Some(inner) = self.name(pair, &name, &key)? {
+                pair.enter(inner, key.len())?;
+            }
         }
         Ok(())
     }
 
-    fn name(&mut self, pair: &Pair, key: &mut Key) -> Result<(), PackError> {
-        let name = key.last().cloned().unwrap_or_default();
+    /// Compares a name; returns the directories of the two trees to go into.
+    fn name(&mut self, pair: &Pair, name: &OsStr, key: &[u8]) -> Result<Option<Inner>, PackError> {
+        let (old_dir, new_dir) = pair.here();
         let path = path_of(key);
-        let node = |dir: &Option<OwnedFd>| -> Result<Option<Node>, CallError> {
+        let node = |dir: Option<BorrowedFd<'_>>| -> Result<Option<Node>, CallError> {
             let Some(dir) = dir else { return Ok(None) };
-            Ok(stat_at(dir.as_fd(), &name)?.map(|stat| Node::of(&stat)))
+            Ok(stat_at(dir, name)?.map(|stat| Node::of(&stat)))
         };
-        let (old, mut new) = (node(&pair.old)?, node(&pair.new)?);
-        let inner = Pair {
-            old: enter(&pair.old, &name, old.as_ref())?,
-            new: enter(&pair.new, &name, new.as_ref())?,
+        let (old, mut new) = (node(old_dir)?, node(new_dir)?);
+        let inner = Inner {
+            old: enter(old_dir, name, old.as_ref())?,
+            new: enter(new_dir, name, new.as_ref())?,
         };
         if inner.new.is_none() {
             // a directory that went away in this moment
@@ -169,33 +250,27 @@ impl Walk {
             self.new_links.note(&path, new);
         }
         match (&old, &new) {
-            (None, None) => return Ok(()),
+            (None, None) => return Ok(None),
             (Some(old), None) => self.note(key, Action::Deleted, *old, Vec::new()),
             (None, Some(new)) => self.note(key, Action::Added, *new, Vec::new()),
             (Some(old), Some(new)) => {
-                let (Some(old_dir), Some(new_dir)) = (&pair.old, &pair.new) else {
-                    return Ok(());
+                let (Some(old_dir), Some(new_dir)) = (old_dir, new_dir) else {
+                    return Ok(None);
                 };
-                let in_dir = |parent| Place {
-                    parent,
-                    name: &name,
-                };
-                let places = (in_dir(old_dir.as_fd()), in_dir(new_dir.as_fd()));
+                let in_dir = |parent| Place { parent, name };
+                let places = (in_dir(old_dir), in_dir(new_dir));
                 let differs = self.differs(places, (old, new))?;
                 if !differs.is_empty() {
                     self.note(key, Action::Changed, *new, differs);
                 } else if new.kind == Kind::Directory || new.names > 1 || old.names > 1 {
-                    self.unchanged.insert(key.clone(), *new);
+                    self.unchanged.insert(key.to_vec(), *new);
                 }
             }
         }
-        match inner.new {
-            Some(_) => self.directory(&inner, key),
-            None => Ok(()),
-        }
+        Ok(inner.new.is_some().then_some(inner))
     }
 
-    fn note(&mut self, key: &[OsString], action: Action, node: Node, differs: Vec<Aspect>) {
+    fn note(&mut self, key: &[u8], action: Action, node: Node, differs: Vec<Aspect>) {
         let change = Change {
             path: path_of(key),
             action,
@@ -249,8 +324,9 @@ impl Walk {
         }
         let keys: Vec<Key> = self.changes.keys().cloned().collect();
         for key in keys {
-            for depth in 1..key.len() {
-                self.change_too(&key[..depth], Vec::new());
+            let ends = key.iter().enumerate().filter(|(_, byte)| **byte == 0);
+            for (end, _) in ends {
+                self.change_too(&key[..end], Vec::new());
             }
         }
         self.link();
@@ -258,7 +334,7 @@ impl Walk {
     }
 
     /// Notes what is as it was as a change nonetheless.
-    fn change_too(&mut self, key: &[OsString], differs: Vec<Aspect>) {
+    fn change_too(&mut self, key: &[u8], differs: Vec<Aspect>) {
         if let Some(node) = self.unchanged.remove(key) {
             self.note(key, Action::Changed, node, differs);
         } else if let Some(change) = self.changes.get_mut(key)
@@ -287,7 +363,7 @@ impl Walk {
 
 /// Opens `name` in `dir` if `node` says that it is a directory; None if it is none by now.
 fn enter(
-    dir: &Option<OwnedFd>,
+    dir: Option<BorrowedFd<'_>>,
     name: &OsStr,
     node: Option<&Node>,
 ) -> Result<Option<OwnedFd>, CallError> {
@@ -295,22 +371,22 @@ fn enter(
     if node.is_none_or(|node| node.kind != Kind::Directory) {
         return Ok(None);
     }
-    match open_dir(dir.as_fd(), name) {
+    match open_dir(dir, name) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => Ok(None),
         Err(errno) => Err(CallError::new("openat", name, errno)),
     }
 }
 
-fn path_of(key: &[OsString]) -> Vec<u8> {
-    let components: Vec<&[u8]> = key.iter().map(|name| name.as_bytes()).collect();
-    components.join(&b'/')
+fn path_of(key: &[u8]) -> Vec<u8> {
+    key.iter()
+        .map(|byte| if *byte == 0 { b'/' } else { *byte })
+        .collect()
 }
 
 fn key_of(path: &[u8]) -> Key {
-    let components = path.split(|byte| *byte == b'/');
-    components
-        .map(|name| OsStr::from_bytes(name).to_owned())
+    path.iter()
+        .map(|byte| if *byte == b'/' { 0 } else { *byte })
         .collect()
 }
 

@@ -19,9 +19,10 @@ use tar::EntryType;
 use super::archive::{Archive, Entry};
 use super::changes::{Action, Change};
 use super::node::{Kind, Node, Place, Xattrs};
-use super::{PackError, shown};
+use super::{MAX_DEPTH, PackError, shown};
+use crate::descent::open_dir;
 use crate::errno::CallError;
-use crate::unpack::{Marker, marker, open_dir, split};
+use crate::unpack::{Marker, marker, split};
 
 /// How much of a file is read at a time.
 const CHUNK: usize = 128 << 10;
@@ -83,10 +84,17 @@ impl<W: Write> Layer<'_, W> {
         if marker(name) != Marker::None {
             return Err(PackError::Marker(shown(&change.path)));
         }
-        match change.action {
-            Action::Deleted => return self.whiteout(parent, name),
-            Action::Changed if change.differs.is_empty() => return Ok(()),
-            _ => {}
+        if change.action == Action::Changed && change.differs.is_empty() {
+            return Ok(());
+        }
+        if change.path.split(|byte| *byte == b'/').count() > MAX_DEPTH {
+            return Err(PackError::TooDeep {
+                path: shown(&change.path),
+                most: MAX_DEPTH,
+            });
+        }
+        if change.action == Action::Deleted {
+            return self.whiteout(parent, name);
         }
         if change.kind == Kind::Socket {
             (self.warn)(format!(

@@ -25,6 +25,8 @@ pub use node::{Aspect, Kind};
 /// The most components of a path, as [`Budgets`](crate::unpack::Budgets) has it: a deeper tree
 /// could be packed, but not be unpacked again.
 const MAX_DEPTH: usize = 256;
+/// The most components of a path in a tree that is compared: each of them is remembered.
+const MAX_TREE_DEPTH: usize = 4096;
 
 /// Why a tree was not compared or packed.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +34,14 @@ pub enum PackError {
     /// A system call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// A path is deeper than any layer may have it.
-    #[error("{0:?} has more than {MAX_DEPTH} components")]
-    TooDeep(String),
+    /// A path is deeper than any layer, or any tree that is compared, may have it.
+    #[error("{path:?} has more than {most} components")]
+    TooDeep {
+        /// The path.
+        path: String,
+        /// How many components it may have.
+        most: usize,
+    },
     /// A name means something else in a layer.
     #[error("{0:?} cannot be in a layer: names that begin with \".wh.\" take files away there")]
     Marker(String),

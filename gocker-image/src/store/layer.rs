@@ -141,10 +141,11 @@ impl Store {
         })
     }
 
-    /// A copy of the tree `rootfs` as it is in this moment, which goes when it is dropped.
+    /// A copy of the tree `rootfs` as it is in one moment, which goes when it is dropped.
     ///
     /// # Errors
-    /// When the file system is full.
+    /// When the file system is full, or has no snapshots and the tree does not hold still while it
+    /// is copied.
     pub fn freeze(&self, rootfs: &Path) -> Result<Draft<'_>, StoreError> {
         // a name that no chain of layers has
         let moment = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -157,13 +158,15 @@ impl Store {
         let name = layout::name(&to_make.chain_id);
         let draft = OsString::from(format!("{}{name}", layout::UNFINISHED));
         let layers = self.open_dir("layers")?;
-        let root = self.trees.copy(source.as_fd(), layers.as_fd(), &draft)?;
-        self.trees.close(root.as_fd())?;
-        Ok(Draft {
+        let mut frozen = Draft {
             store: self,
             to_make: Some(to_make),
-            root: Some(root),
-        })
+            root: None,
+        };
+        let root = self.trees.freeze(source.as_fd(), layers.as_fd(), &draft)?;
+        self.trees.close(root.as_fd())?;
+        frozen.root = Some(root);
+        Ok(frozen)
     }
 
     /// Takes the draft of `chain_id` away from under a thread of this process that works on it,

@@ -136,6 +136,9 @@ pub enum StoreError {
     /// A layer was removed by another process while it was in use.
     #[error("layer {0} was removed by another process")]
     Vanished(Digest),
+    /// A tree was written to while it was copied, where there are no snapshots.
+    #[error("{0:?} has changed while the root was copied")]
+    Moved(PathBuf),
     /// A draft was settled twice.
     #[error("the layer is settled already")]
     Settled,
@@ -183,6 +186,7 @@ impl StoreError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Loop(error) => error.hint(),
+            Self::Moved(_) => Some("pause or stop the container while its changes are taken"),
             Self::Backing { .. } => Some("leave --backing out, or choose another --root"),
             Self::NoQuotas { .. } => Some("quotas need a store on btrfs, or in a file with one"),
             Self::QuotasOff(_) => {

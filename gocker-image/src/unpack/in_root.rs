@@ -16,15 +16,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 
 use super::xattr;
+use crate::descent::{Descent, open_dir};
 use crate::errno::CallError;
 
 /// How many symlinks one path may lead through, as in the kernel.
 const MAX_SYMLINKS: usize = 40;
+/// The longest path that the kernel takes; the NUL at its end is left out.
+const MAX_PATH_BYTES: usize = 4095;
 /// How many directories are kept open.
 const MAX_CACHED: usize = 128;
 
@@ -43,6 +46,9 @@ pub enum PathError {
     /// It has more components than the budget allows.
     #[error("has more than {0} components")]
     TooDeep(usize),
+    /// It is longer than the kernel takes a path.
+    #[error("has more than {MAX_PATH_BYTES} bytes")]
+    TooLong,
 }
 
 /// Makes `raw` a plain relative path: no empty component, no `.`, no `..`.
@@ -65,7 +71,11 @@ pub(super) fn normalise(raw: &[u8], max_depth: usize) -> Result<Vec<u8>, PathErr
     if components.len() > max_depth {
         return Err(PathError::TooDeep(max_depth));
     }
-    Ok(components.join(&b'/'))
+    let path = components.join(&b'/');
+    if path.len() > MAX_PATH_BYTES {
+        return Err(PathError::TooLong);
+    }
+    Ok(path)
 }
 
 /// The parent and the last component of a normalised path that is not empty.
@@ -201,52 +211,47 @@ impl Tree {
     /// makes what is missing.
     fn walk(&mut self, path: &[u8]) -> Result<Dir, CallError> {
         // The directories that were really entered, for `..` in symlinks.
-        let mut stack: Vec<(Rc<Dir>, Vec<u8>)> = vec![(self.root(), Vec::new())];
+        let mut descent = Descent::at(self.root.fd.as_fd())?;
+        let mut real: Vec<u8> = Vec::new();
         let mut todo: Vec<Vec<u8>> = path.rsplit(|b| *b == b'/').map(<[u8]>::to_vec).collect();
         let mut symlinks = 0;
         while let Some(component) = todo.pop() {
             match component.as_slice() {
                 b"" | b"." => continue,
                 b".." => {
-                    stack.truncate(1.max(stack.len() - 1));
+                    descent.leave()?;
+                    real.truncate(split(&real).0.len());
                     continue;
                 }
                 _ => {}
             }
-            let (parent, parent_path) = &stack[stack.len() - 1];
+            let parent_bytes = real.len();
             let name = OsStr::from_bytes(&component);
-            let mut real = parent_path.clone();
             if !real.is_empty() {
                 real.push(b'/');
             }
             real.extend_from_slice(&component);
-            if is_symlink(parent.fd.as_fd(), name)? {
+            if is_symlink(descent.as_fd(), name)? {
                 symlinks += 1;
                 if symlinks > MAX_SYMLINKS {
                     return Err(call("openat2", path, Errno::ELOOP));
                 }
                 let target =
-                    readlinkat(&parent.fd, name).map_err(|e| call("readlinkat", &real, e))?;
+                    readlinkat(&descent, name).map_err(|e| call("readlinkat", &real, e))?;
                 let target = target.as_bytes();
+                real.truncate(parent_bytes);
                 if target.starts_with(b"/") {
-                    stack.truncate(1);
+                    descent = Descent::at(self.root.fd.as_fd())?;
+                    real.clear();
                 }
                 todo.extend(target.rsplit(|b| *b == b'/').map(<[u8]>::to_vec));
                 continue;
             }
-            let fd = enter(parent.fd.as_fd(), name).map_err(|e| call("mkdirat", &real, e))?;
-            let dir = Rc::new(describe(fd, &real, &mut self.times)?);
-            stack.push((dir, real));
+            let fd = enter(descent.as_fd(), name).map_err(|e| call("mkdirat", &real, e))?;
+            let dir = describe(fd, &real, &mut self.times)?;
+            descent.enter(dir.fd)?;
         }
-        let top = stack.pop().map_or_else(|| self.root(), |(dir, _)| dir);
-        drop(stack);
-        let fd =
-            (top.fd.try_clone()).map_err(|e| CallError::new("dup", OsStr::from_bytes(path), e))?;
-        Ok(Dir {
-            fd,
-            inode: top.inode,
-            bequeaths: top.bequeaths,
-        })
+        describe(descent.into(), &real, &mut self.times)
     }
 
     /// Sets what the times of the directory `inode` at `path` shall be.
@@ -337,12 +342,6 @@ fn enter(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
         }
         mkdirat(parent, name, Mode::from_bits_truncate(0o755))?;
     }
-}
-
-/// Opens the directory `name` of `parent`, not through a symlink.
-pub(crate) fn open_dir(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
 }
 
 #[cfg(test)]

@@ -20,11 +20,12 @@ use nix::sys::stat::{SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::{Whence, ftruncate, linkat, lseek, symlinkat};
 
 use super::Budgets;
-use super::in_root::{Dir, PathError, Tree, normalise, open_dir, split};
+use super::in_root::{Dir, PathError, Tree, normalise, split};
 use super::ownership::{self, Born, HasMode};
 use super::tar_stream::{Entry, Kind, TarError, TarStream};
 use super::whiteout::{self, Changes, Marker};
 use super::xattr::{self, XattrError};
+use crate::descent::open_dir;
 use crate::errno::CallError;
 
 /// Why a layer was not applied.

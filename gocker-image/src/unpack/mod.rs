@@ -42,7 +42,7 @@ use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 pub use config_paths::{make_dirs, read_file};
 pub use decompress::{Compression, decoder};
 pub use in_root::PathError;
-pub(crate) use in_root::{open_dir, split};
+pub(crate) use in_root::split;
 pub use layer::{Applied, EntryError, LayerError};
 pub use tar_index::{IndexError, Member, MemberKind, members};
 pub use tar_stream::TarError;

@@ -22,8 +22,9 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fchown, linkat, unlinkat};
 
-use super::in_root::{Dir, Tree, open_dir, split};
+use super::in_root::{Dir, Tree, split};
 use super::xattr;
+use crate::descent::{Descent, open_dir};
 use crate::errno::CallError;
 
 /// What a name says about the layers below.
@@ -54,6 +55,14 @@ pub(crate) fn marker(name: &OsStr) -> Marker<'_> {
     }
 }
 
+/// What becomes of a lower name.
+enum Fate {
+    Stays,
+    Goes,
+    /// The directory stays for what this layer made in it.
+    Within,
+}
+
 /// A directory's inode and a name in it.
 type Place = (u64, OsString);
 
@@ -81,17 +90,32 @@ impl Changes {
         let Some(stat) = stat_at(dir.fd.as_fd(), name)? else {
             return Ok(());
         };
-        if self.is_made(dir.inode, name) && !is_dir(&stat) {
+        let place = (dir.fd.as_fd(), dir.inode);
+        if is_dir(&stat) {
+            let child = open(dir.fd.as_fd(), name)?;
+            let holding = self.holding((child.as_fd(), stat.st_ino))?;
+            match self.fate(dir.inode, name, &stat, &holding) {
+                Fate::Stays => {}
+                Fate::Goes => self.move_aside(tree, place, name)?,
+                Fate::Within => {
+                    self.clear(tree, (child.as_fd(), stat.st_ino), &holding)?;
+                    self.freshen(dir.inode, name, child.as_fd())?;
+                }
+            }
+        } else if self.is_made(dir.inode, name) {
             return Ok(());
+        } else {
+            self.move_aside(tree, place, name)?;
         }
-        self.clear(tree, (dir.fd.as_fd(), dir.inode), name, &stat)?;
         tree.forget();
         Ok(())
     }
 
     /// Takes away everything lower in `dir`.
     pub(super) fn opaque(&mut self, tree: &mut Tree, dir: &Dir) -> Result<(), CallError> {
-        self.clear_children(tree, dir.fd.as_fd(), dir.inode)?;
+        let place = (dir.fd.as_fd(), dir.inode);
+        let holding = self.holding(place)?;
+        self.clear(tree, place, &holding)?;
         tree.forget();
         Ok(())
     }
@@ -100,77 +124,104 @@ impl Changes {
         !self.made.is_empty() && self.made.contains(&(dir, name.to_owned()))
     }
 
-    /// Moves `name` aside, or, where this layer made it or something in it,
-    /// only what is lower in it.
-    fn clear(
-        &mut self,
-        tree: &mut Tree,
-        (dir, inode): (BorrowedFd<'_>, u64),
-        name: &OsStr,
-        stat: &FileStat,
-    ) -> Result<(), CallError> {
-        let made = self.is_made(inode, name);
-        if !is_dir(stat) {
-            return if made {
-                Ok(())
-            } else {
-                self.move_aside(tree, (dir, inode), name)
-            };
+    /// What becomes of `name` in the directory of number `dir`; `holding` has those of all
+    /// directories in which this layer made anything.
+    fn fate(&self, dir: u64, name: &OsStr, stat: &FileStat, holding: &HashSet<u64>) -> Fate {
+        match (self.is_made(dir, name), is_dir(stat)) {
+            (true, false) => Fate::Stays,
+            (false, false) => Fate::Goes,
+            (false, true) if !holding.contains(&stat.st_ino) => Fate::Goes,
+            (_, true) => Fate::Within,
         }
-        let child = open_dir(dir, name).map_err(|e| CallError::new("openat", name, e))?;
-        if !made && !self.holds_made(child.as_fd(), stat.st_ino)? {
-            return self.move_aside(tree, (dir, inode), name);
-        }
-        self.clear_children(tree, child.as_fd(), stat.st_ino)?;
-        if made {
-            return Ok(());
-        }
-        // The lower directory itself goes too: what stays is as fresh as a
-        // parent that no entry describes.
-        let fresh = |e| CallError::new("make fresh", name, e);
-        fchown(&child, Some(0.into()), Some(0.into())).map_err(fresh)?;
-        fchmod(&child, Mode::from_bits_truncate(0o755)).map_err(fresh)?;
-        xattr::remove_others(child.as_fd(), &[])
-            .map_err(|error| CallError::new("fremovexattr", name, std::io::Error::other(error)))
     }
 
-    fn clear_children(
+    /// Moves everything lower in a directory aside, but what this layer made and the directories
+    /// on the way to it.
+    fn clear(
         &mut self,
-        tree: &mut Tree,
-        dir: BorrowedFd<'_>,
-        inode: u64,
+        tree: &Tree,
+        (top, inode): (BorrowedFd<'_>, u64),
+        holding: &HashSet<u64>,
     ) -> Result<(), CallError> {
-        for name in names(dir)? {
+        let mut descent = Descent::at(top)?;
+        let mut levels = vec![(OsString::new(), inode, names(top)?.into_iter())];
+        while let Some((_, inode, entries)) = levels.last_mut() {
+            let inode = *inode;
+            let Some(name) = entries.next() else {
+                let done = levels.pop();
+                if let (Some((name, ..)), Some((_, parent, _))) = (done, levels.last()) {
+                    self.freshen(*parent, &name, descent.as_fd())?;
+                    descent.leave()?;
+                }
+                continue;
+            };
+            let Some(stat) = stat_at(descent.as_fd(), &name)? else {
+                continue;
+            };
             if self.is_attic(&name) {
                 continue;
             }
-            if let Some(stat) = stat_at(dir, &name)? {
-                self.clear(tree, (dir, inode), &name, &stat)?;
+            match self.fate(inode, &name, &stat, holding) {
+                Fate::Stays => {}
+                Fate::Goes => self.move_aside(tree, (descent.as_fd(), inode), &name)?,
+                Fate::Within => {
+                    let child = open(descent.as_fd(), &name)?;
+                    levels.push((name, stat.st_ino, names(child.as_fd())?.into_iter()));
+                    descent.enter(child)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether this layer made anything beneath `dir`.
-    fn holds_made(&self, dir: BorrowedFd<'_>, inode: u64) -> Result<bool, CallError> {
-        if self.made.is_empty() {
-            return Ok(false);
+    /// Makes the directory `name`, in the one of number `parent`, as fresh as one that no entry
+    /// describes, unless this layer made it: the lower one itself goes too.
+    fn freshen(
+        &self,
+        parent: u64,
+        name: &OsStr,
+        directory: BorrowedFd<'_>,
+    ) -> Result<(), CallError> {
+        if self.is_made(parent, name) {
+            return Ok(());
         }
-        for name in names(dir)? {
-            if self.is_made(inode, &name) {
-                return Ok(true);
-            }
-            let Some(stat) = stat_at(dir, &name)? else {
+        let fresh = |e| CallError::new("make fresh", name, e);
+        fchown(directory, Some(0.into()), Some(0.into())).map_err(fresh)?;
+        fchmod(directory, Mode::from_bits_truncate(0o755)).map_err(fresh)?;
+        xattr::remove_others(directory, &[])
+            .map_err(|error| CallError::new("fremovexattr", name, std::io::Error::other(error)))
+    }
+
+    /// The numbers of the directories, from `top` down, in or beneath which this layer made
+    /// anything.
+    fn holding(&self, (top, inode): (BorrowedFd<'_>, u64)) -> Result<HashSet<u64>, CallError> {
+        let mut holding = HashSet::new();
+        if self.made.is_empty() {
+            return Ok(holding);
+        }
+        let mut descent = Descent::at(top)?;
+        let mut levels = vec![(inode, names(top)?.into_iter())];
+        while let Some((inode, entries)) = levels.last_mut() {
+            let inode = *inode;
+            let Some(name) = entries.next() else {
+                levels.pop();
+                descent.leave()?;
                 continue;
             };
-            if is_dir(&stat) {
-                let child = open_dir(dir, &name).map_err(|e| CallError::new("openat", &name, e))?;
-                if self.holds_made(child.as_fd(), stat.st_ino)? {
-                    return Ok(true);
-                }
+            if self.is_made(inode, &name) {
+                let way = levels.iter().rev();
+                // what is above one that is known is known too
+                way.take_while(|(inode, _)| holding.insert(*inode))
+                    .for_each(drop);
+            }
+            let stat = stat_at(descent.as_fd(), &name)?;
+            if let Some(stat) = stat.filter(is_dir) {
+                let child = open(descent.as_fd(), &name)?;
+                levels.push((stat.st_ino, names(child.as_fd())?.into_iter()));
+                descent.enter(child)?;
             }
         }
-        Ok(false)
+        Ok(holding)
     }
 
     fn is_attic(&self, name: &OsStr) -> bool {
@@ -200,8 +251,7 @@ impl Changes {
             let root = tree.root();
             mkdirat(&root.fd, name.as_os_str(), Mode::S_IRWXU)
                 .map_err(|errno| CallError::new("mkdirat", &name, errno))?;
-            let fd = open_dir(root.fd.as_fd(), &name)
-                .map_err(|errno| CallError::new("openat", &name, errno))?;
+            let fd = open(root.fd.as_fd(), &name)?;
             self.attic = Some((name, fd));
         }
         match &self.attic {
@@ -275,17 +325,46 @@ fn link_beneath(
 
 /// Removes `name` from `dir`, with all that is in it. It need not exist.
 pub(super) fn remove(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallError> {
+    if unlink(dir, name)? {
+        return Ok(());
+    }
+    let mut descent = Descent::at(dir)?;
+    let mut levels = Vec::new();
+    let mut next = Some(name.to_owned());
+    loop {
+        if let Some(name) = next {
+            let child = open(descent.as_fd(), &name)?;
+            levels.push((name, names(child.as_fd())?.into_iter()));
+            descent.enter(child)?;
+        }
+        let Some((_, entries)) = levels.last_mut() else {
+            return Ok(());
+        };
+        next = match entries.next() {
+            Some(entry) if unlink(descent.as_fd(), &entry)? => None,
+            Some(entry) => Some(entry),
+            None => {
+                descent.leave()?;
+                let (name, _) = levels.pop().unwrap_or_default();
+                unlinkat(&descent, name.as_os_str(), UnlinkatFlags::RemoveDir)
+                    .map_err(|errno| CallError::new("unlinkat", name, errno))?;
+                None
+            }
+        };
+    }
+}
+
+/// Removes a name that need not exist. False: it is a directory's.
+fn unlink(dir: BorrowedFd<'_>, name: &OsStr) -> Result<bool, CallError> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(errno) => return Err(CallError::new("unlinkat", name, errno)),
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
+        Err(Errno::EISDIR | Errno::EPERM) => Ok(false),
+        Err(errno) => Err(CallError::new("unlinkat", name, errno)),
     }
-    let child = open_dir(dir, name).map_err(|errno| CallError::new("openat", name, errno))?;
-    for entry in names(child.as_fd())? {
-        remove(child.as_fd(), &entry)?;
-    }
-    unlinkat(dir, name, UnlinkatFlags::RemoveDir)
-        .map_err(|errno| CallError::new("unlinkat", name, errno))
+}
+
+fn open(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, CallError> {
+    open_dir(dir, name).map_err(|errno| CallError::new("openat", name, errno))
 }
 
 /// The names in `dir`, without `.` and `..`.

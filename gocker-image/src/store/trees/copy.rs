@@ -1,24 +1,25 @@
 //! Copying a tree file by file: bytes or blocks, holes, hard links, devices, owners, modes,
-//! extended attributes and times. Only trees that nobody writes to are copied.
+//! extended attributes and times.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mknodat, utimensat};
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, fstatat, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat};
 use rustix::fs::{SeekFrom, XattrFlags, copy_file_range, getxattr, listxattr, seek, setxattr};
 
-use super::remove::list;
-use super::{Trees, open_directory};
+use super::super::StoreError;
+use super::Trees;
+use super::walk::{Step, Walk};
+use crate::descent::{Descent, open_dir};
 use crate::errno::CallError;
 
 /// The longest list of names, and the longest value, that the kernel has.
@@ -35,38 +36,119 @@ pub(super) enum Blocks {
     Own,
 }
 
-/// Copies the tree `source` to `name` in `dir`.
+/// Copies the tree `source`, which nobody writes to, to `name` in `dir`.
 pub(super) fn copy_tree(
     source: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
     name: &OsStr,
     blocks: Blocks,
 ) -> Result<OwnedFd, CallError> {
-    let root = Trees::Copies.create(dir, name)?;
+    let (root, _) = copy_with_marks(source, (dir, name), blocks).map_err(|(_, error)| error)?;
+    Ok(root)
+}
+
+/// Copies the tree `source`, which others may write to, to `name` in `dir`, if it holds still
+/// meanwhile. Whatever was as it is when it was copied was so all the time in between.
+pub(super) fn copy_still_tree(
+    source: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    blocks: Blocks,
+) -> Result<OwnedFd, StoreError> {
+    match copy_with_marks(source, (dir, name), blocks) {
+        Ok((root, marks)) => match first_change(source, &marks)? {
+            None => Ok(root),
+            Some(path) => Err(StoreError::Moved(path)),
+        },
+        Err((path, error)) if has_moved(&error) => Err(StoreError::Moved(path)),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// The number of a file, and when it was last changed: nobody can set that back. Linux before 6.13
+/// counts that time in ticks of some milliseconds, so two changes in one of them look like one.
+type Mark = (u64, i64, i64);
+
+fn mark(stat: &FileStat) -> Mark {
+    (stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)
+}
+
+/// Copies a tree; returns what it was made of, in the order of a [`Walk`]. An error comes with
+/// the path in the tree.
+fn copy_with_marks(
+    source: BorrowedFd<'_>,
+    (dir, name): (BorrowedFd<'_>, &OsStr),
+    blocks: Blocks,
+) -> Result<(OwnedFd, Vec<Mark>), (PathBuf, CallError)> {
+    let at_root = |error| (PathBuf::new(), error);
+    let root = Trees::Copies.create(dir, name).map_err(at_root)?;
+    let stat = stat_root(source).map_err(at_root)?;
     let mut copying = Copying {
         blocks,
         root: root.as_fd(),
+        to: Descent::at(root.as_fd()).map_err(at_root)?,
+        directories: Vec::new(),
         links: HashMap::new(),
+        marks: vec![mark(&stat)],
     };
-    copying.directory(source, root.as_fd(), Path::new(""))?;
-    let stat =
-        nix::sys::stat::fstat(source).map_err(|errno| CallError::new("fstat", name, errno))?;
-    copy_metadata(
-        Pair {
-            from: source,
-            to: root.as_fd(),
-            name: OsStr::new("."),
-        },
-        &stat,
-    )?;
-    Ok(root)
+    let mut walk = Walk::of(source).map_err(at_root)?;
+    copying
+        .contents(&mut walk)
+        .map_err(|error| (walk.path().to_owned(), error))?;
+    let marks = copying.marks;
+    let pair = Pair {
+        from: source,
+        to: root.as_fd(),
+        name: OsStr::new("."),
+    };
+    copy_metadata(pair, &stat).map_err(at_root)?;
+    Ok((root, marks))
+}
+
+/// The first path of a tree that is not as it was marked.
+fn first_change(source: BorrowedFd<'_>, marks: &[Mark]) -> Result<Option<PathBuf>, CallError> {
+    let mut marks = marks.iter();
+    if marks.next() != Some(&mark(&stat_root(source)?)) {
+        return Ok(Some(PathBuf::new()));
+    }
+    let mut walk = Walk::of(source)?;
+    while let Some(step) = walk.step()? {
+        let Step::Entry(name, _) = step else { continue };
+        let stat = fstatat(&walk, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).ok();
+        let is_same = stat.as_ref().map(mark).as_ref() == marks.next();
+        if !is_same || (stat.is_some_and(|stat| is_directory(&stat)) && walk.enter().is_err()) {
+            return Ok(Some(walk.path().to_owned()));
+        }
+    }
+    // what is missing at the end of a directory has changed the directory
+    Ok(None)
+}
+
+fn stat_root(root: BorrowedFd<'_>) -> Result<FileStat, CallError> {
+    nix::sys::stat::fstat(root).map_err(|errno| CallError::new("fstat", "", errno))
+}
+
+/// Whether a copy failed because its source is not what it was a moment before.
+fn has_moved(error: &CallError) -> bool {
+    use Errno::{EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, ESTALE};
+    let errno = error.errno();
+    errno.is_some_and(|errno| [EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, ESTALE].contains(&errno))
+}
+
+fn is_directory(stat: &FileStat) -> bool {
+    stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits()
 }
 
 struct Copying<'a> {
     blocks: Blocks,
     root: BorrowedFd<'a>,
+    /// Where the walk is, in the copy.
+    to: Descent,
+    /// What the source says of each directory from the root to there.
+    directories: Vec<FileStat>,
     /// Where the first name of a file with several lies in the copy.
     links: HashMap<u64, PathBuf>,
+    marks: Vec<Mark>,
 }
 
 /// One name in a directory and in its copy.
@@ -84,46 +166,50 @@ impl Pair<'_> {
 }
 
 impl Copying<'_> {
-    /// Copies what is in a directory. `path` is where it lies in the tree.
-    fn directory(
-        &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        path: &Path,
-    ) -> Result<(), CallError> {
-        for (name, _) in list(from)? {
-            let name = OsStr::from_bytes(name.as_bytes());
-            self.entry(Pair { from, to, name }, &path.join(name))?;
+    /// Copies what `walk` comes by.
+    fn contents(&mut self, walk: &mut Walk) -> Result<(), CallError> {
+        while let Some(step) = walk.step()? {
+            match step {
+                Step::Entry(name, _) => self.entry(walk, &name)?,
+                Step::Left(name) => {
+                    self.to.leave()?;
+                    if let Some(stat) = self.directories.pop() {
+                        let (from, to) = (walk.as_fd(), self.to.as_fd());
+                        let name = &name;
+                        copy_metadata(Pair { from, to, name }, &stat)?;
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    fn entry(&mut self, pair: Pair<'_>, path: &Path) -> Result<(), CallError> {
-        let stat = fstatat(pair.from, pair.name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    fn entry(&mut self, walk: &mut Walk, name: &OsStr) -> Result<(), CallError> {
+        let (from, to) = (walk.as_fd(), self.to.as_fd());
+        let pair = Pair { from, to, name };
+        let stat = fstatat(from, name, AtFlags::AT_SYMLINK_NOFOLLOW);
         let stat = stat.map_err(pair.error("fstatat"))?;
-        let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
-        if kind == SFlag::S_IFDIR {
-            nix::sys::stat::mkdirat(pair.to, pair.name, Mode::S_IRWXU)
-                .map_err(pair.error("mkdirat"))?;
-            let from = open_directory(pair.from, pair.name)?;
-            let to = open_directory(pair.to, pair.name)?;
-            self.directory(from.as_fd(), to.as_fd(), path)?;
-            return copy_metadata(pair, &stat);
+        self.marks.push(mark(&stat));
+        if is_directory(&stat) {
+            mkdirat(to, name, Mode::S_IRWXU).map_err(pair.error("mkdirat"))?;
+            let copy = open_dir(to, name).map_err(pair.error("openat"))?;
+            self.to.enter(copy)?;
+            self.directories.push(stat);
+            return walk.enter();
         }
         if stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&stat.st_ino) {
                 return link(self.root, first, pair);
             }
-            self.links.insert(stat.st_ino, path.to_owned());
+            self.links.insert(stat.st_ino, walk.path().to_owned());
         }
-        match kind {
+        match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => copy_file(pair, &stat, self.blocks)?,
             SFlag::S_IFLNK => {
-                let target = readlinkat(pair.from, pair.name).map_err(pair.error("readlinkat"))?;
-                symlinkat(target.as_os_str(), pair.to, pair.name)
-                    .map_err(pair.error("symlinkat"))?;
+                let target = readlinkat(from, name).map_err(pair.error("readlinkat"))?;
+                symlinkat(target.as_os_str(), to, name).map_err(pair.error("symlinkat"))?;
             }
-            kind => mknodat(pair.to, pair.name, kind, Mode::S_IRUSR, stat.st_rdev)
+            kind => mknodat(to, name, kind, Mode::S_IRUSR, stat.st_rdev)
                 .map_err(pair.error("mknodat"))?,
         }
         copy_metadata(pair, &stat)
@@ -137,7 +223,8 @@ fn link(root: BorrowedFd<'_>, first: &Path, pair: Pair<'_>) -> Result<(), CallEr
         .try_clone_to_owned()
         .map_err(|error| CallError::new("dup", first, error))?;
     for component in first.parent().into_iter().flatten() {
-        parent = open_directory(parent.as_fd(), component)?;
+        let inner = open_dir(parent.as_fd(), component);
+        parent = inner.map_err(|errno| CallError::new("openat", first, errno))?;
     }
     let name = first.file_name().unwrap_or_default();
     linkat(&parent, name, pair.to, pair.name, AtFlags::empty()).map_err(pair.error("linkat"))
@@ -180,8 +267,8 @@ fn copy_data(from: &File, to: &File, size: u64) -> rustix::io::Result<()> {
             let length = usize::try_from(end - read).unwrap_or(CHUNK_BYTES);
             let length = length.min(CHUNK_BYTES);
             if copy_file_range(from, Some(&mut read), to, Some(&mut written), length)? == 0 {
-                // it ends before the size that it had: nobody was to write to it
-                return Err(rustix::io::Errno::IO);
+                // it ends before the size that it had
+                return Err(rustix::io::Errno::STALE);
             }
         }
     }
@@ -262,4 +349,75 @@ fn xattr_names(path: &Path) -> rustix::io::Result<Vec<CString>> {
     let names = names[..size].split_inclusive(|byte| *byte == 0);
     let names = names.filter_map(|name| CStr::from_bytes_with_nul(name).ok());
     Ok(names.map(CStr::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Touch = fn(&Path);
+
+    /// Everything that a container may do while its root is copied.
+    const TOUCHES: [(&str, &str, Touch); 7] = [
+        ("a write", "d/e/file", |root| {
+            fs::write(root.join("d/e/file"), "2").unwrap();
+        }),
+        ("a new name", "d/e", |root| {
+            fs::write(root.join("d/e/new"), "").unwrap();
+        }),
+        ("a name less", "d/e", |root| {
+            fs::remove_file(root.join("d/e/file")).unwrap();
+        }),
+        ("another mode", "d/e", |root| {
+            fs::set_permissions(root.join("d/e"), fs::Permissions::from_mode(0o700)).unwrap();
+        }),
+        ("another file of that name", "d/e", |root| {
+            let other = root.with_file_name("other");
+            fs::write(&other, "1").unwrap();
+            fs::rename(other, root.join("d/e/file")).unwrap();
+        }),
+        ("the root's own mode", "", |root| {
+            fs::set_permissions(root, fs::Permissions::from_mode(0o711)).unwrap();
+        }),
+        ("a file for a directory", "", |root| {
+            fs::remove_dir_all(root.join("d")).unwrap();
+            fs::write(root.join("d"), "").unwrap();
+        }),
+    ];
+
+    /// Until files that are written now are seen to be younger than `file`.
+    fn wait_for_a_later_tick(file: &Path, probe: &Path) {
+        let changed = |path: &Path| {
+            let stat = nix::sys::stat::stat(path).unwrap();
+            (stat.st_ctime, stat.st_ctime_nsec)
+        };
+        let before = changed(file);
+        loop {
+            fs::write(probe, "x").unwrap();
+            if changed(probe) > before {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_that_does_not_hold_still_is_noticed() {
+        for (what, expected, touch) in TOUCHES {
+            let outer = tempfile::tempdir().unwrap();
+            let root = outer.path().join("root");
+            fs::create_dir_all(root.join("d/e")).unwrap();
+            fs::write(root.join("d/e/file"), "1").unwrap();
+            let dir = File::open(outer.path()).unwrap();
+            let source = File::open(&root).unwrap();
+            let place = (dir.as_fd(), OsStr::new("copy"));
+            let copied = copy_with_marks(source.as_fd(), place, Blocks::Own);
+            let (_, marks) = copied.map_err(|(_, error)| error).unwrap();
+            let unchanged = first_change(source.as_fd(), &marks).unwrap();
+            assert_eq!(unchanged, None, "before {what}");
+            wait_for_a_later_tick(&root.join("d/e/file"), &outer.path().join("probe"));
+            touch(&root);
+            let found = first_change(source.as_fd(), &marks).unwrap();
+            assert_eq!(found.as_deref(), Some(Path::new(expected)), "{what}");
+        }
+    }
 }

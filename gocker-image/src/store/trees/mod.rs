@@ -9,6 +9,7 @@
 
 mod copy;
 mod remove;
+mod walk;
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -18,15 +19,16 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 
+use super::StoreError;
 use crate::btrfs::{self, Access};
+use crate::descent::open_dir;
 use crate::errno::CallError;
 
-pub(super) use remove::list;
+pub(super) use walk::{Step, Walk};
 
 /// How a store keeps trees.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +78,7 @@ impl Trees {
         }
         let error = |call| move |errno: Errno| CallError::new(call, name, errno);
         mkdirat(dir, name, Mode::S_IRWXU).map_err(error("mkdirat"))?;
-        let root = open_directory(dir, name)?;
+        let root = open_dir(dir, name).map_err(error("openat"))?;
         fchmod(&root, Mode::from_bits_truncate(0o755)).map_err(error("fchmod"))?;
         Ok(root)
     }
@@ -92,6 +94,24 @@ impl Trees {
             Self::Subvolumes => btrfs::snapshot(source, dir, name, Access::Writable),
             Self::Reflinks => copy::copy_tree(source, dir, name, copy::Blocks::Shared),
             Self::Copies => copy::copy_tree(source, dir, name, copy::Blocks::Own),
+        }
+    }
+
+    /// Makes `name` in `dir` a copy of the tree `source` as it is in one moment, though a container
+    /// may use it.
+    ///
+    /// # Errors
+    /// [`StoreError::Moved`] when it did not hold still while it was copied.
+    pub(super) fn freeze(
+        self,
+        source: BorrowedFd<'_>,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<OwnedFd, StoreError> {
+        match self {
+            Self::Subvolumes => Ok(self.copy(source, dir, name)?),
+            Self::Reflinks => copy::copy_still_tree(source, dir, name, copy::Blocks::Shared),
+            Self::Copies => copy::copy_still_tree(source, dir, name, copy::Blocks::Own),
         }
     }
 
@@ -156,9 +176,4 @@ fn is_directory(file: &File) -> Result<bool, CallError> {
     let metadata = file.metadata();
     let metadata = metadata.map_err(|error| CallError::new("fstat", "", error))?;
     Ok(metadata.is_dir())
-}
-
-fn open_directory(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, CallError> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(dir, name, flags, Mode::empty()).map_err(|errno| CallError::new("openat", name, errno))
 }

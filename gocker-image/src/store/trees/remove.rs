@@ -78,9 +78,7 @@ fn empty(
 }
 
 /// The names in a directory, and their types.
-pub(in crate::store) fn list(
-    dir: BorrowedFd<'_>,
-) -> Result<Vec<(CString, Option<Type>)>, CallError> {
+pub(super) fn list(dir: BorrowedFd<'_>) -> Result<Vec<(CString, Option<Type>)>, CallError> {
     let error = |errno| CallError::new("readdir", "", errno);
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut entries = Dir::openat(dir, ".", flags, nix::sys::stat::Mode::empty()).map_err(error)?;

@@ -1,16 +1,14 @@
 //! Which bytes of the disk trees use: sets of places, so that what is shared counts once.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use nix::dir::Type;
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
 
-use super::super::trees;
+use super::super::trees::{Step, Walk};
 use crate::btrfs::{self, Extent};
 use crate::errno::CallError;
 
@@ -71,7 +69,28 @@ impl Finder {
     /// The places of all files beneath `root`.
     pub(super) fn tree(&mut self, root: BorrowedFd<'_>) -> Result<Places, CallError> {
         let (mut extents, mut seen) = (Vec::new(), HashSet::new());
-        self.directory(root, &mut seen, &mut extents)?;
+        let mut walk = Walk::of(root)?;
+        while let Some(step) = walk.step()? {
+            match step {
+                Step::Entry(_, Some(Type::Directory)) => match walk.enter() {
+                    Err(error) if !has_gone(&error) => return Err(error),
+                    _ => {}
+                },
+                Step::Entry(name, Some(Type::File)) => {
+                    let flags = OFlag::O_NOATIME | OFlag::O_NONBLOCK;
+                    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                    // a container may remove what it has at any time
+                    let Ok(fd) = openat(&walk, name.as_os_str(), flags, Mode::empty()) else {
+                        continue;
+                    };
+                    let stat = fstat(&fd).map_err(|errno| CallError::new("fstat", name, errno))?;
+                    if stat.st_nlink == 1 || seen.insert(stat.st_ino) {
+                        extents.extend(self.file(fd.as_fd())?);
+                    }
+                }
+                _ => {}
+            }
+        }
         Ok(Places::of(extents))
     }
 
@@ -86,37 +105,14 @@ impl Finder {
         self.nowhere += length + 1;
         Ok(vec![Extent { physical, length }])
     }
+}
 
-    fn directory(
-        &mut self,
-        directory: BorrowedFd<'_>,
-        seen: &mut HashSet<u64>,
-        extents: &mut Vec<Extent>,
-    ) -> Result<(), CallError> {
-        for (name, kind) in trees::list(directory)? {
-            let name = OsStr::from_bytes(name.as_bytes());
-            let flags = match kind {
-                Some(Type::Directory) => OFlag::O_DIRECTORY,
-                Some(Type::File) => OFlag::O_NOATIME | OFlag::O_NONBLOCK,
-                _ => continue,
-            };
-            let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            // a container may remove what it has at any time
-            let Ok(fd) = openat(directory, name, flags, Mode::empty()) else {
-                continue;
-            };
-            if kind == Some(Type::Directory) {
-                self.directory(fd.as_fd(), seen, extents)?;
-                continue;
-            }
-            let stat =
-                fstat(&fd).map_err(|errno| CallError::new("fstat", Path::new(name), errno))?;
-            if stat.st_nlink == 1 || seen.insert(stat.st_ino) {
-                extents.extend(self.file(fd.as_fd())?);
-            }
-        }
-        Ok(())
-    }
+/// Whether a directory was removed, or replaced, before it could be looked into.
+fn has_gone(error: &CallError) -> bool {
+    matches!(
+        error.errno(),
+        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP)
+    )
 }
 
 #[cfg(test)]
