@@ -13,17 +13,17 @@ use super::{image_of, small_image};
 
 /// A file system other than btrfs, and what a store on it says of itself.
 pub(super) struct FileSystem {
-    name: &'static str,
+    pub(super) name: &'static str,
     make: Option<&'static [&'static str]>,
     trees: &'static str,
 }
 
-const XFS: FileSystem = FileSystem {
+pub(super) const XFS: FileSystem = FileSystem {
     name: "xfs",
     make: Some(&["mkfs.xfs", "-q", "-m", "reflink=1"]),
     trees: "reflinks",
 };
-const EXT4: FileSystem = FileSystem {
+pub(super) const EXT4: FileSystem = FileSystem {
     name: "ext4",
     make: Some(&["mkfs.ext4", "-q", "-F"]),
     trees: "copies",

@@ -20,9 +20,13 @@ pub(super) struct Bundles {
 
 impl Bundles {
     pub(super) fn new() -> Self {
+        Self::in_store(StoreRoot::new().unwrap())
+    }
+
+    pub(super) fn in_store(store: StoreRoot) -> Self {
         Self {
             server: HostileRegistry::honest().unwrap(),
-            store: StoreRoot::new().unwrap(),
+            store,
             count: 0,
         }
     }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
-use std::path::Path;
+use std::path::PathBuf;
 
 use conformance::images::{self, Blob, Entry, ImageBuilder};
 use conformance::tree::{Tree, differences, read_tree};
@@ -18,7 +18,7 @@ use super::changes::{bundle_of, container_after};
 use super::{image_of, state};
 
 /// What a container does that changes all kinds of files.
-const BUSY_SCRIPT: &str = "echo new > /etc/new; echo more >> /etc/passwd; rm /etc/group
+pub(super) const BUSY_SCRIPT: &str = "echo new > /etc/new; echo more >> /etc/passwd; rm /etc/group
     chmod 2750 /root; chown 7:9 /root; ln -s nowhere /link; mkfifo -m 600 /tmp/fifo
     mkdir -p /a/b/c; echo x > /a/b/c/x; ln /a/b/c/x /y; rm -r /var/www; rm /bin/yes
     rm -r /var; echo file > /var; rm /etc/new; mkdir /etc/new; touch /etc/new/in
@@ -27,31 +27,37 @@ const BUSY_SCRIPT: &str = "echo new > /etc/new; echo more >> /etc/passwd; rm /et
 
 /// Commits the bundle `id` as `name`; returns what the command says of it.
 #[track_caller]
-fn commit(bundles: &Bundles, id: &str, args: &[&str]) -> Value {
+pub(super) fn commit(bundles: &Bundles, id: &str, args: &[&str]) -> Value {
     let name = name(bundles);
     let args = [&["commit", "--format", "json", id, &name], args].concat();
     bundles.store.run(&args).json()
 }
 
 /// The name that committed images get.
-fn name(bundles: &Bundles) -> String {
+pub(super) fn name(bundles: &Bundles) -> String {
     format!("{}/committed:1", bundles.server.host())
 }
 
 /// The tree of a bundle that is made of the committed image.
 #[track_caller]
-fn committed_tree(bundles: &Bundles) -> Tree {
+pub(super) fn committed_tree(bundles: &Bundles) -> Tree {
+    read_tree(&committed_root(bundles)).unwrap()
+}
+
+/// The root of a bundle that is made of the committed image.
+#[track_caller]
+pub(super) fn committed_root(bundles: &Bundles) -> PathBuf {
     let directory = bundles.store.beside("committed");
     let path = directory.to_str().unwrap();
     let args = ["bundle", &name(bundles), path, "--", "/bin/true"];
     bundles.store.run(&args).success();
     let text = fs::read_to_string(directory.join("config.json")).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
-    read_tree(Path::new(config["root"]["path"].as_str().unwrap())).unwrap()
+    config["root"]["path"].as_str().unwrap().into()
 }
 
 #[track_caller]
-fn assert_alike(left: (&str, &Tree), right: (&str, &Tree)) {
+pub(super) fn assert_alike(left: (&str, &Tree), right: (&str, &Tree)) {
     let lines = differences(left, right);
     assert!(lines.is_empty(), "{}", lines.join("\n"));
 }

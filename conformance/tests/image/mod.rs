@@ -8,6 +8,7 @@
 )]
 
 mod backing;
+mod backing_commands;
 mod bad_answers;
 mod bad_documents;
 mod bad_layers;
@@ -19,6 +20,7 @@ mod crash;
 mod crash_points;
 mod credentials;
 mod cuts;
+mod deep;
 mod exit_statuses;
 mod foreign_layers;
 mod fsck;

@@ -12,13 +12,13 @@ use super::{image_of, state};
 
 /// Mounts `args`; returns where.
 #[track_caller]
-fn mount(bundles: &Bundles, args: &[&str]) -> PathBuf {
+pub(super) fn mount(bundles: &Bundles, args: &[&str]) -> PathBuf {
     let args = [&["mount"], args].concat();
     PathBuf::from(bundles.store.run(&args).success().trim_end())
 }
 
 #[track_caller]
-fn assert_looks_safe(directory: &Path) {
+pub(super) fn assert_looks_safe(directory: &Path) {
     let mounts = mount_table::current();
     let mount = mounts
         .iter()
