@@ -13,6 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use clap::builder::StyledStr;
 use clap::{Arg, Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
@@ -36,7 +37,8 @@ pub fn write(dir: &Path) -> Result<()> {
         ] {
             write_completion(&program.command, shell, &dir.join(place))?;
         }
-        let mut command = quiet_switches(program.command.disable_help_subcommand(true));
+        let command = quiet_switches(program.command.disable_help_subcommand(true));
+        let mut command = with_exit_statuses(command, None);
         // Gives the subcommands their full names.
         command.build();
         let pages = dir.join(format!("man/man{}", program.section));
@@ -90,11 +92,25 @@ fn quiet_switches(command: Command) -> Command {
         .mut_subcommands(quiet_switches)
 }
 
+/// Has each page tell what the exit status says: as the program does, where a command's are no
+/// others.
+fn with_exit_statuses(command: Command, above: Option<&StyledStr>) -> Command {
+    let command = match (command.get_after_help(), above) {
+        (None, Some(above)) => command.after_help(above.clone()),
+        _ => command,
+    };
+    let own = command.get_after_help().cloned();
+    command.mut_subcommands(|command| with_exit_statuses(command, own.as_ref()))
+}
+
 fn write_pages(command: &Command, section: &str, dir: &Path) -> Result<()> {
     let man = Man::new(command.clone()).section(section);
     let mut text = Vec::new();
     man.render(&mut text).context("render a man page")?;
-    write_file(&dir.join(man.get_filename()), &text)?;
+    let text = String::from_utf8(text).context("man pages are UTF-8")?;
+    // the heading that clap_mangen gives to what stands behind a command's help
+    let text = text.replace(".SH EXTRA\nExit status:\n", ".SH \"EXIT STATUS\"\n");
+    write_file(&dir.join(man.get_filename()), text.as_bytes())?;
     command
         .get_subcommands()
         .filter(|command| !command.is_hide_set())

@@ -109,6 +109,34 @@ fn check_pages(command: &clap::Command, dir: &Path, section: &str) {
     }
 }
 
+fn check_exit_statuses(command: &clap::Command, dir: &Path, section: &str) {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let text = rendered(&dir.join(format!("{name}.{section}")));
+    let (_, statuses) = text.split_once("EXIT STATUS").expect(name);
+    for number in 0..=2 {
+        let begin = format!("{number}  ");
+        let mut lines = statuses.lines().map(str::trim_start);
+        let is_told = lines.any(|line| line.starts_with(&begin));
+        assert!(is_told, "{name}: {number} is missing: {text}");
+    }
+    for command in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        check_exit_statuses(command, dir, section);
+    }
+}
+
+#[test]
+fn each_man_page_of_the_image_tools_tells_the_exit_statuses() {
+    let dir = written();
+    for (mut command, section) in [
+        (gocker_image::cli::Cli::command(), "8"),
+        (gocker_image::front::Cli::command(), "1"),
+    ] {
+        command.build();
+        let pages = dir.path().join(format!("man/man{section}"));
+        check_exit_statuses(&command, &pages, section);
+    }
+}
+
 #[test]
 fn each_man_page_renders_and_names_every_flag() {
     let dir = written();

@@ -22,10 +22,13 @@ const REPAIRED: u8 = 3;
 const DAMAGED: u8 = 4;
 
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Exit status: 0 nothing is damaged, 1 the store could not be looked \
-    through, 3 all that was damaged is repaired, 4 damage is left."
-)]
+#[command(after_help = "\
+Exit status:
+  0  nothing is damaged
+  1  the store could not be looked through
+  2  the command line is wrong
+  3  all that was damaged is repaired
+  4  damage is left")]
 pub(crate) struct FsckArgs {
     /// Remove what is damaged and what killed commands left, so that the next pull brings it
     /// again. What another command uses is left alone, and so are bundles that hold data

@@ -15,13 +15,29 @@ use crate::reference::Reference;
 use crate::run_args::RunOptionArgs;
 use crate::store::BundleId;
 
+/// What the exit status says.
+const EXIT_STATUSES: &str = "\
+Exit status:
+  0  it is done
+  1  it failed
+  2  the command line is wrong";
+
+/// What that of `run` says.
+const RUN_EXIT_STATUSES: &str = "\
+Exit status:
+  in the foreground that of the container's process,
+  or 128 and the number of the signal that ended it; else
+  0  the container runs in the background
+  1  the container could not be run
+  2  the command line is wrong";
+
 /// Pulls images and runs containers of them.
 ///
 /// It keeps images and bundles as gocker-image does, and runs containers by the
 /// program gocker-runc, which is looked for beside this one and in PATH, or
 /// named by the variable GOCKER_RUNC.
 #[derive(Debug, Parser)]
-#[command(name = "gocker", version, disable_help_subcommand = true)]
+#[command(name = "gocker", version, disable_help_subcommand = true, after_help = EXIT_STATUSES)]
 pub struct Cli {
     #[command(flatten)]
     pub(super) global: GlobalArgs,
@@ -38,6 +54,7 @@ pub(super) enum Command {
     /// Fetch an image and unpack its layers
     Pull(Box<PullArgs>),
     /// Run a container of an image, which is pulled if it is not there
+    #[command(after_help = RUN_EXIT_STATUSES)]
     Run(Box<RunArgs>),
     /// List containers
     Ps(PsArgs),

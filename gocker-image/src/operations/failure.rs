@@ -82,8 +82,7 @@ fn kind(cause: &(dyn std::error::Error + 'static)) -> Option<Failure> {
 }
 
 fn of_registry(error: &RegistryError) -> Option<Failure> {
-    match error {
-        RegistryError::Mirrors { source, .. } => of_registry(source),
+    match error.decisive() {
         RegistryError::Token { source, .. }
             if matches!(**source, RegistryError::Transport { .. }) =>
         {

@@ -219,7 +219,7 @@ impl RegistryError {
 
     /// Of the failures of several places, the one that says what to do now: the registry's own,
     /// or of foreign addresses one that may pass, else the last.
-    fn decisive(&self) -> &Self {
+    pub(crate) fn decisive(&self) -> &Self {
         match self {
             Self::Mirrors { source, .. } => source.decisive(),
             Self::Foreign { failed } => {
