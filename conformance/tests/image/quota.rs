@@ -360,7 +360,7 @@ fn a_kernel_without_simple_quotas_counts_fully() {
     let output = disturbed_bundle(&denied, &image, "one", &deny);
     output.success();
     assert!(
-        output.stderr.contains("all that is written counted"),
+        output.stderr.contains("all that is written is counted"),
         "{output}"
     );
     let root = denied.store.directory().join("bundles/one/rootfs");

@@ -12,19 +12,14 @@ use super::quota::{
     MIB, On, btrfs, bundle, bundles_on, disturbed_bundle, ioctl_with, large_image, write_error,
 };
 
-/// The numbers in the lines of a table of btrfs: the first that follows `before`.
-fn numbers(table: &str, before: &str) -> Vec<u64> {
-    let lines = table.lines().map(str::trim_start);
-    let rows = lines.filter_map(|line| line.strip_prefix(before));
-    let first = rows.filter_map(|row| row.split_whitespace().next());
-    first.filter_map(|number| number.parse().ok()).collect()
-}
-
-/// The quota groups of subvolumes.
+/// The quota groups of a store's file system, as `LEVEL/NUMBER`.
 #[track_caller]
-fn groups(store: &StoreRoot) -> Vec<u64> {
+fn groups(store: &StoreRoot) -> Vec<String> {
     let table = btrfs(&["qgroup", "show"], &store.directory());
-    numbers(table.success(), "0/")
+    let names = table.success().lines();
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    let groups = names.filter(|name| name.starts_with(|first: char| first.is_ascii_digit()));
+    groups.map(str::to_owned).collect()
 }
 
 /// Waits until deleted subvolumes are gone from the disk, and what they had is counted.
@@ -40,9 +35,9 @@ fn settle(store: &StoreRoot) {
 }
 
 /// Leaves a quota group without a subvolume behind, as the kernel does where what one wrote is
-/// shared by another that lives longer. Returns its number.
+/// shared by another that lives longer. Returns its name.
 #[track_caller]
-fn leave_group(store: &StoreRoot) -> u64 {
+fn leave_group(store: &StoreRoot) -> String {
     let (first, second) = (
         store.directory().join("first"),
         store.directory().join("second"),
@@ -51,14 +46,17 @@ fn leave_group(store: &StoreRoot) -> u64 {
     fs::write(first.join("file"), vec![b'z'; 1 << 20]).unwrap();
     btrfs(&["filesystem", "sync"], &first).success();
     let id = btrfs(&["inspect-internal", "rootid"], &first);
-    let id = id.success().trim().parse().unwrap();
+    let group = format!("0/{}", id.success().trim());
     btrfs(&["subvolume", "snapshot", first.to_str().unwrap()], &second).success();
     for path in [&first, &second] {
         btrfs(&["subvolume", "delete"], path).success();
         settle(store);
     }
-    assert!(groups(store).contains(&id), "the kernel drops it by itself");
-    id
+    assert!(
+        groups(store).contains(&group),
+        "the kernel drops it by itself"
+    );
+    group
 }
 
 /// A store on which quotas are on, with an image.
@@ -110,25 +108,29 @@ fn no_quota_group_outlives_its_subvolume() {
     assert_eq!(bundles.store.subvolumes().unwrap(), [""; 0]);
     settle(&bundles.store);
     bundles.store.run(&["prune"]).success();
-    assert_eq!(groups(&bundles.store), [5], "but for the file system's own");
+    assert_eq!(
+        groups(&bundles.store),
+        ["0/5"],
+        "but for the file system's own"
+    );
 }
 
 #[test]
 fn a_stale_quota_group_is_a_leftover_that_repair_and_prune_drop() {
     let (bundles, _) = store_with_quotas();
     for command in [&["fsck", "--repair"][..], &["prune"]] {
-        let id = leave_group(&bundles.store);
+        let group = leave_group(&bundles.store);
         let output = bundles.store.run(&["fsck", "--format", "json"]);
         assert_eq!(output.code(), 0, "no damage: {output}");
         let report = output.json();
-        let problem = format!("the subvolume of quota group 0/{id} is gone");
+        let problem = format!("the subvolume of quota group {group} is gone");
         let mut findings = report["findings"].as_array().unwrap().iter();
         let finding = findings.find(|finding| finding["problem"] == problem.as_str());
         assert_eq!(finding.unwrap()["kind"], "leftover", "{output}");
-        assert!(groups(&bundles.store).contains(&id), "fsck only looks");
+        assert!(groups(&bundles.store).contains(&group), "fsck only looks");
 
         bundles.store.run(command).success();
-        assert!(!groups(&bundles.store).contains(&id), "{command:?}");
+        assert!(!groups(&bundles.store).contains(&group), "{command:?}");
         let output = bundles.store.run(&["fsck"]);
         assert!(!output.success().contains("quota"), "{output}");
     }
@@ -140,7 +142,7 @@ fn a_stale_quota_group_is_a_leftover_that_repair_and_prune_drop() {
 #[test]
 fn quota_groups_on_a_file_system_of_the_users_own_are_left_alone() {
     let (bundles, image) = store_with_quotas();
-    let id = leave_group(&bundles.store);
+    let group = leave_group(&bundles.store);
     let users = StoreRoot::new().unwrap();
     let mut mount = Command::new("mount");
     mount.arg("--bind").arg(bundles.store.directory());
@@ -149,7 +151,7 @@ fn quota_groups_on_a_file_system_of_the_users_own_are_left_alone() {
     assert!(!output.success().contains("quota"), "{output}");
     users.run(&["pull", "--quiet", &image]).success();
     users.run(&["prune"]).success();
-    assert!(groups(&users).contains(&id));
+    assert!(groups(&users).contains(&group));
 }
 
 #[test]
@@ -172,4 +174,24 @@ fn a_bundle_at_its_quota_with_a_subvolume_in_it_can_be_removed() {
             "{left:?}"
         );
     }
+}
+
+#[test]
+fn a_container_finds_no_room_beyond_its_quota_in_subvolumes_that_it_makes() {
+    let (bundles, image) = store_with_quotas();
+    bundle(&bundles, &image, "one", &["--quota", "4m"]).success();
+    let root = bundles.store.directory().join("bundles/one/rootfs");
+    for nested in ["a", "b", "b/c"] {
+        btrfs(&["subvolume", "create"], &root.join(nested)).success();
+        assert_eq!(write_error(&root.join(nested).join("file"), MIB / 2), None);
+    }
+    let error = write_error(&root.join("b/c/more"), 4 * MIB);
+    assert_eq!(error, Some(Errno::EDQUOT));
+    assert_eq!(write_error(&root.join("more"), MIB), Some(Errno::EDQUOT));
+    // to take it away takes none
+    bundles.store.run(&["unbundle", "one"]).success();
+    settle(&bundles.store);
+    bundles.store.run(&["prune"]).success();
+    let layers = bundles.store.subvolumes().unwrap();
+    assert_eq!(groups(&bundles.store).len(), 1 + layers.len());
 }

@@ -28,7 +28,10 @@ use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use crate::errno::CallError;
 
 pub use extents::{Extent, extents};
-pub use quota::{QuotaKind, drop_quota_group, enable_quotas, limit_subvolume, stale_quota_groups};
+pub use quota::{
+    GroupId, QuotaKind, drop_quota_group, enable_quotas, limit_subvolume, limit_with_nested,
+    stale_quota_groups,
+};
 
 /// The type of all ioctls of btrfs.
 const MAGIC: u8 = 0x94;
@@ -185,7 +188,7 @@ pub fn delete_subvolume(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallErr
     let args = VolArgs::new(0, name).map_err(error)?;
     // SAFETY: `args` outlives the call, which only reads it.
     unsafe { raw::snap_destroy(dir.as_raw_fd(), &raw const args) }.map_err(error)?;
-    drop_quota_group(dir, id).map(drop)
+    drop_quota_group(dir, GroupId::of_subvolume(id)).map(drop)
 }
 
 /// Deletes the subvolumes directly beneath `subvolume`, each with its own.
@@ -206,7 +209,7 @@ fn delete_nested(subvolume: BorrowedFd<'_>) -> Result<(), CallError> {
         }
         // Removing an entry from a read-only parent is refused.
         set_access(subvolume, Access::Writable)?;
-        quota::lift_limit(subvolume)?;
+        quota::lift_limits(subvolume)?;
         for item in &refs.items[..found] {
             delete_nested_one(subvolume, item)?;
         }

@@ -25,6 +25,7 @@ use serde::Serialize;
 
 use super::lock::Lock;
 use super::{BundleId, HoldKind, Store, StoreError, blob, bundle, layer, layout};
+use crate::btrfs::GroupId;
 use crate::digest::Digest;
 
 pub use survey::Checked;
@@ -114,7 +115,7 @@ pub struct Finding {
 enum Target {
     Nothing,
     Leftovers,
-    QuotaGroup(u64),
+    QuotaGroup(GroupId),
     Reference { missing: Option<Digest> },
     Image(Digest),
     Layer(Digest),
@@ -190,7 +191,7 @@ impl Store {
                 self.sweep()?;
                 Ok(outcome(!finding.path.exists()))
             }
-            Target::QuotaGroup(id) => self.drop_quota_group(*id).map(outcome),
+            Target::QuotaGroup(group) => self.drop_quota_group(*group).map(outcome),
             Target::Reference { missing } => {
                 let _lock = Lock::exclusive(&self.lock_path("refs"))?;
                 // a pull may have brought the image meanwhile

@@ -363,9 +363,9 @@ impl Survey<'_> {
     }
 
     fn quota_groups(&mut self) -> Result<(), StoreError> {
-        for id in self.store.stale_quota_groups()? {
-            let problem = format!("the subvolume of quota group 0/{id} is gone");
-            self.find(&self.store.path, problem, Target::QuotaGroup(id));
+        for group in self.store.stale_quota_groups()? {
+            let problem = format!("the subvolume of quota group {group} is gone");
+            self.find(&self.store.path, problem, Target::QuotaGroup(group));
         }
         Ok(())
     }
