@@ -1,14 +1,16 @@
 //! `save`: archives and directories that skopeo, Podman and umoci read, the same bytes each time.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use conformance::command::spawn_on;
 use conformance::image_tools::{Podman, skopeo_copy};
 use conformance::images::Image;
-use conformance::{Registry, StoreRoot, umoci};
+use conformance::{Registry, StoreRoot, run_command, umoci};
 
 use super::{assert_same_trees, corpus, made_store, rootfs, small_image};
 
@@ -152,6 +154,70 @@ fn several_images_and_names_share_one_archive() {
     );
 }
 
+/// A directory on a file system in user space, in which every file has a name.
+fn without_nameless_files(store: &StoreRoot) -> PathBuf {
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| {
+        let path = store.beside(name);
+        fs::create_dir(&path).unwrap();
+        path
+    });
+    let option = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let options = [
+        option("lowerdir", &lower),
+        option("upperdir", &upper),
+        option("workdir", &work),
+    ];
+    let mut command = Command::new("fuse-overlayfs");
+    command.args(["-o", &options.join(",")]).arg(&merged);
+    run_command(&mut command).success();
+    let mut nameless = OpenOptions::new();
+    nameless.write(true).custom_flags(libc::O_TMPFILE);
+    let refused = nameless.open(&merged).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP));
+    merged
+}
+
+#[test]
+fn what_is_saved_is_the_same_where_every_file_has_a_name() {
+    let registry = Registry::start().unwrap();
+    let (store, reference) = pulled(&registry, &small_image("named"), "image");
+    let place = without_nameless_files(&store);
+    for form in ["oci-archive", "docker-archive"] {
+        let expected = fs::read(save(&store, form, &[&reference], form)).unwrap();
+        let path = place.join(form);
+        fs::write(&path, "of before").unwrap();
+        let args = [
+            "save",
+            "--as",
+            form,
+            "-o",
+            path.to_str().unwrap(),
+            &reference,
+        ];
+        store.run(&args).success();
+        assert!(fs::read(&path).unwrap() == expected, "{form}");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(
+            fs::read_dir(&place).unwrap().count(),
+            0,
+            "beside the {form}"
+        );
+    }
+    let path = place.join("layout");
+    let args = [
+        "save",
+        "--as",
+        "oci-dir",
+        "-o",
+        path.to_str().unwrap(),
+        &reference,
+    ];
+    store.run(&args).success();
+    let tree = unpacked_by_others(&store, "oci", &path);
+    assert_eq!(fs::read_to_string(tree.join("name")).unwrap(), "named");
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+}
+
 #[test]
 fn what_cannot_be_saved_whole_is_not_there_at_all() {
     let registry = Registry::start().unwrap();
@@ -163,7 +229,12 @@ fn what_cannot_be_saved_whole_is_not_there_at_all() {
     assert!(tree.join("name").exists());
     let place = store.beside("place");
     fs::create_dir(&place).unwrap();
-    for form in ["oci-archive", "oci-dir", "docker-archive", "docker-dir"] {
+    let places = [place.clone(), without_nameless_files(&store)];
+    let forms = ["oci-archive", "oci-dir", "docker-archive", "docker-dir"];
+    for (place, form) in places
+        .iter()
+        .flat_map(|place| forms.map(|form| (place, form)))
+    {
         let path = place.join(form);
         let output = store.run(&[
             "save",
@@ -177,9 +248,9 @@ fn what_cannot_be_saved_whole_is_not_there_at_all() {
         assert!(line.contains(&image.layers[0].digest), "{line}");
         assert!(line.contains("--keep-blobs"), "{line}");
         assert_eq!(
-            fs::read_dir(&place).unwrap().count(),
+            fs::read_dir(place).unwrap().count(),
             0,
-            "{form} left something"
+            "{form} left something in {place:?}"
         );
     }
     let full = place.join("full");

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail};
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, RenameFlags, renameat2};
 use nix::unistd::linkat;
 
@@ -28,9 +29,18 @@ pub(super) enum Package {
 /// A tar archive.
 pub(super) struct Archive {
     writer: BufWriter<Box<dyn Write>>,
-    /// The file, and the name that it gets at the end. None: it is a stream.
-    file: Option<(File, PathBuf)>,
+    /// None: it is a stream.
+    file: Option<NewFile>,
     name: PathBuf,
+}
+
+/// A file that takes the place of the file `path` when it is whole. Dropping it before leaves
+/// nothing behind.
+struct NewFile {
+    file: File,
+    path: PathBuf,
+    /// Whether it has a name beside `path`.
+    is_named: bool,
 }
 
 /// A directory under another name than its own.
@@ -49,21 +59,23 @@ impl Package {
     /// are written to as they are.
     pub(super) fn file(path: &Path) -> anyhow::Result<Self> {
         let is_plain = fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o644);
-        let place = if is_plain {
-            options.custom_flags(libc::O_TMPFILE);
-            parent(path)
+        let (file, new) = if is_plain {
+            let new = NewFile::at(path)?;
+            let file = new.file.try_clone();
+            (
+                file.map_err(|error| CallError::new("dup", "", error))?,
+                Some(new),
+            )
         } else {
-            path
+            let file = OpenOptions::new().write(true).open(path);
+            (
+                file.map_err(|error| CallError::new("open", path, error))?,
+                None,
+            )
         };
-        let opened = options.open(place);
-        let file = opened.map_err(|error| CallError::new("open", place, error))?;
-        let writer = file.try_clone();
-        let writer = writer.map_err(|error| CallError::new("dup", "", error))?;
-        let archive = Archive::new(Box::new(writer), path);
+        let archive = Archive::new(Box::new(file), path);
         Ok(Self::Archive(Archive {
-            file: is_plain.then(|| (file, path.to_owned())),
+            file: new,
             ..archive
         }))
     }
@@ -133,13 +145,9 @@ impl Package {
         match self {
             Self::Archive(mut archive) => {
                 archive.write(&[0; 2 * BLOCK])?;
-                let Archive { writer, file, name } = &mut archive;
-                let flushed = writer.flush();
-                flushed.map_err(|error| CallError::new("write", &*name, error))?;
-                match file {
-                    None => Ok(()),
-                    Some((file, path)) => give_name(file, path),
-                }
+                let flushed = archive.writer.flush();
+                flushed.map_err(|error| CallError::new("write", &archive.name, error))?;
+                archive.file.map_or(Ok(()), NewFile::finish)
             }
             Self::Directory(directory) => {
                 let Directory { unfinished, path } = &directory;
@@ -149,8 +157,12 @@ impl Package {
                     fs::remove_dir(path).map_err(|error| CallError::new("rmdir", path, error))?;
                 }
                 let (from, to) = (unfinished.as_path(), path.as_path());
-                let renamed =
-                    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE);
+                let rename = |flags| renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
+                let renamed = match rename(RenameFlags::RENAME_NOREPLACE) {
+                    // not on NFS; nothing but an empty directory gives way to a directory
+                    Err(Errno::EINVAL) => rename(RenameFlags::empty()),
+                    renamed => renamed,
+                };
                 Ok(renamed.map_err(|errno| CallError::new("rename", path, errno))?)
             }
         }
@@ -169,6 +181,57 @@ impl Archive {
     fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let written = self.writer.write_all(bytes);
         Ok(written.map_err(|error| CallError::new("write", &self.name, error))?)
+    }
+}
+
+impl NewFile {
+    /// A file without a name, or, where the file system has no such files, under a hidden one.
+    fn at(path: &Path) -> anyhow::Result<Self> {
+        let place = parent(path);
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o644);
+        let (opened, is_named) = match options.clone().custom_flags(libc::O_TMPFILE).open(place) {
+            // on NFS, and on many file systems in user space
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                let _names = names();
+                discard(path);
+                (options.create_new(true).open(unfinished(path)), true)
+            }
+            opened => (opened, false),
+        };
+        Ok(Self {
+            file: opened.map_err(|error| CallError::new("open", place, error))?,
+            path: path.to_owned(),
+            is_named,
+        })
+    }
+
+    /// Gives it the name that it is for, in the place of what has it.
+    fn finish(mut self) -> anyhow::Result<()> {
+        let synced = self.file.sync_all();
+        synced.map_err(|error| CallError::new("fsync", &self.path, error))?;
+        let unfinished = unfinished(&self.path);
+        let _names = names();
+        if !self.is_named {
+            let link = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+            let follow = AtFlags::AT_SYMLINK_FOLLOW;
+            let linked = linkat(AT_FDCWD, &link, AT_FDCWD, &unfinished, follow);
+            linked.map_err(|errno| CallError::new("linkat", &self.path, errno))?;
+            self.is_named = true;
+        }
+        fs::rename(&unfinished, &self.path)
+            .map_err(|error| CallError::new("rename", &self.path, error))?;
+        self.is_named = false;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.is_named {
+            let _names = names();
+            discard(&self.path);
+        }
     }
 }
 
@@ -224,27 +287,6 @@ fn make_dir(path: &Path) -> anyhow::Result<()> {
     let _names = names();
     let made = DirBuilder::new().mode(0o755).create(path);
     Ok(made.map_err(|error| CallError::new("mkdir", path, error))?)
-}
-
-/// Gives a file without a name the one that it is for, in the place of what has it.
-fn give_name(file: &File, path: &Path) -> anyhow::Result<()> {
-    file.sync_all()
-        .map_err(|error| CallError::new("fsync", path, error))?;
-    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let unfinished = unfinished(path);
-    let _names = names();
-    let linked = linkat(
-        AT_FDCWD,
-        link.as_str(),
-        AT_FDCWD,
-        &unfinished,
-        AtFlags::AT_SYMLINK_FOLLOW,
-    );
-    linked.map_err(|errno| CallError::new("linkat", path, errno))?;
-    fs::rename(&unfinished, path).map_err(|error| {
-        discard(path);
-        CallError::new("rename", path, error).into()
-    })
 }
 
 /// A header without anything that differs between two machines or two moments.
