@@ -1,7 +1,7 @@
 //! `--quota`: what a container may add to its image, by quota groups of btrfs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conformance::crash_points::{Call, calls_in, has_strace};
@@ -54,6 +54,12 @@ pub(super) fn bundle(bundles: &Bundles, reference: &str, id: &str, args: &[&str]
         &["--", "/bin/sh", "-c", FILL],
     ];
     bundles.store.run(&command.concat())
+}
+
+/// The root file system of the bundle `id`.
+pub(super) fn rootfs(bundles: &Bundles, id: &str) -> PathBuf {
+    let directory = bundles.store.directory().join("bundles").join(id);
+    directory.join("rootfs")
 }
 
 /// Runs `btrfs ARGS PATH`.
@@ -111,12 +117,7 @@ fn a_quota_bounds_what_is_added_and_not_the_image() {
         let image = bundles.pull(&large_image());
         for id in ["first", "second"] {
             bundle(&bundles, &image, id, &["--quota", "4m"]).success();
-            let root = bundles
-                .store
-                .directory()
-                .join("bundles")
-                .join(id)
-                .join("rootfs");
+            let root = rootfs(&bundles, id);
             assert_eq!(fs::read(root.join("large")).unwrap().len(), 8 << 20);
             assert_eq!(write_error(&root.join("a"), 2 * MIB), None, "{on:?}");
             let error = write_error(&root.join("b"), 4 * MIB);
@@ -171,6 +172,19 @@ fn a_bundles_quota_is_told_and_remembered() {
         .join("bundles/limited/gocker.json");
     let record: serde_json::Value = serde_json::from_slice(&fs::read(record).unwrap()).unwrap();
     assert_eq!(record["quota_bytes"], 5 * MIB);
+
+    let usage = bundles.store.run(&["df", "--format", "json"]).json();
+    let quotas = |kind: &str| {
+        let items = usage[kind]["items"].as_array().unwrap().iter();
+        let quotas = items.map(|item| item["quota_bytes"].as_u64());
+        quotas.collect::<Vec<_>>()
+    };
+    assert_eq!(quotas("bundles"), [None, Some(5 * MIB)], "free, limited");
+    assert_eq!(quotas("layers"), [None]);
+    let table = bundles.store.run(&["df", "--verbose"]);
+    let mut lines = table.success().lines();
+    let line = lines.find(|line| line.contains(" limited ")).unwrap();
+    assert!(line.ends_with("5.0 MiB"), "{table}");
 }
 
 #[test]
@@ -266,7 +280,7 @@ fn what_a_container_did_within_its_quota_can_be_committed() {
         let mut bundles = bundles_on(on);
         let image = bundles.pull(&large_image());
         bundle(&bundles, &image, "full", &["--quota", "4m"]).success();
-        let root = bundles.store.directory().join("bundles/full/rootfs");
+        let root = rootfs(&bundles, "full");
         assert_eq!(
             write_error(&root.join("fill"), 8 * MIB),
             Some(Errno::EDQUOT)
@@ -279,7 +293,7 @@ fn what_a_container_did_within_its_quota_can_be_committed() {
             .success();
         // the new image has no limit
         bundle(&bundles, "committed", "next", &[]).success();
-        let root = bundles.store.directory().join("bundles/next/rootfs");
+        let root = rootfs(&bundles, "next");
         assert_eq!(fs::metadata(root.join("fill")).unwrap().len(), size);
         assert_eq!(write_error(&root.join("more"), 8 * MIB), None, "{on:?}");
     }
@@ -363,7 +377,7 @@ fn a_kernel_without_simple_quotas_counts_fully() {
         output.stderr.contains("all that is written is counted"),
         "{output}"
     );
-    let root = denied.store.directory().join("bundles/one/rootfs");
+    let root = rootfs(&denied, "one");
     assert_eq!(write_error(&root.join("a"), 2 * MIB), None);
     assert_eq!(write_error(&root.join("b"), 4 * MIB), Some(Errno::EDQUOT));
 }

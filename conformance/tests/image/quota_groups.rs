@@ -1,6 +1,7 @@
 //! Quota groups go with their subvolumes, whatever becomes of these.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use conformance::crash_points::has_strace;
@@ -9,7 +10,8 @@ use nix::errno::Errno;
 
 use super::bundle::Bundles;
 use super::quota::{
-    MIB, On, btrfs, bundle, bundles_on, disturbed_bundle, ioctl_with, large_image, write_error,
+    MIB, On, btrfs, bundle, bundles_on, disturbed_bundle, ioctl_with, large_image, rootfs,
+    write_error,
 };
 
 /// The quota groups of a store's file system, as `LEVEL/NUMBER`.
@@ -59,6 +61,11 @@ fn leave_group(store: &StoreRoot) -> String {
     group
 }
 
+/// Whether this kernel has simple quotas; btrfs is in use by now.
+fn has_simple_quotas() -> bool {
+    Path::new("/sys/fs/btrfs/features/simple_quota").exists()
+}
+
 /// A store on which quotas are on, with an image.
 fn store_with_quotas() -> (Bundles, String) {
     let mut bundles = Bundles::new();
@@ -75,7 +82,7 @@ fn no_quota_group_outlives_its_subvolume() {
     // layers that share what they wrote, while it is counted
     let image = bundles.pull(&images::whiteouts());
     bundle(&bundles, &image, "whole", &["--quota", "5m"]).success();
-    let written = bundles.store.directory().join("bundles/whole/rootfs/new");
+    let written = rootfs(&bundles, "whole").join("new");
     assert_eq!(write_error(&written, MIB), None);
     bundles
         .store
@@ -95,13 +102,7 @@ fn no_quota_group_outlives_its_subvolume() {
     let kill = ioctl_with(&bundles, &image, "QGROUP_LIMIT").kill_before();
     let killed = disturbed_bundle(&bundles, &image, "killed", &kill);
     assert_eq!(killed.code(), 128 + 9, "{killed}");
-    assert!(
-        bundles
-            .store
-            .directory()
-            .join("bundles/killed/rootfs")
-            .exists()
-    );
+    assert!(rootfs(&bundles, "killed").exists());
 
     bundles.store.run(&["unbundle", "whole", "probe"]).success();
     bundles.store.run(&["prune", "--all"]).success();
@@ -118,6 +119,7 @@ fn no_quota_group_outlives_its_subvolume() {
 #[test]
 fn a_stale_quota_group_is_a_leftover_that_repair_and_prune_drop() {
     let (bundles, _) = store_with_quotas();
+    needs!(has_simple_quotas(), "needs simple quotas (Linux 6.7)");
     for command in [&["fsck", "--repair"][..], &["prune"]] {
         let group = leave_group(&bundles.store);
         let output = bundles.store.run(&["fsck", "--format", "json"]);
@@ -142,6 +144,7 @@ fn a_stale_quota_group_is_a_leftover_that_repair_and_prune_drop() {
 #[test]
 fn quota_groups_on_a_file_system_of_the_users_own_are_left_alone() {
     let (bundles, image) = store_with_quotas();
+    needs!(has_simple_quotas(), "needs simple quotas (Linux 6.7)");
     let group = leave_group(&bundles.store);
     let users = StoreRoot::new().unwrap();
     let mut mount = Command::new("mount");
@@ -160,7 +163,7 @@ fn a_bundle_at_its_quota_with_a_subvolume_in_it_can_be_removed() {
         let mut bundles = bundles_on(on);
         let image = bundles.pull(&large_image());
         bundle(&bundles, &image, "full", &["--quota", "1m"]).success();
-        let root = bundles.store.directory().join("bundles/full/rootfs");
+        let root = rootfs(&bundles, "full");
         btrfs(&["subvolume", "create"], &root.join("nested")).success();
         assert_eq!(
             write_error(&root.join("fill"), 8 * MIB),
@@ -179,8 +182,9 @@ fn a_bundle_at_its_quota_with_a_subvolume_in_it_can_be_removed() {
 #[test]
 fn a_container_finds_no_room_beyond_its_quota_in_subvolumes_that_it_makes() {
     let (bundles, image) = store_with_quotas();
+    needs!(has_simple_quotas(), "needs simple quotas (Linux 6.7)");
     bundle(&bundles, &image, "one", &["--quota", "4m"]).success();
-    let root = bundles.store.directory().join("bundles/one/rootfs");
+    let root = rootfs(&bundles, "one");
     for nested in ["a", "b", "b/c"] {
         btrfs(&["subvolume", "create"], &root.join(nested)).success();
         assert_eq!(write_error(&root.join(nested).join("file"), MIB / 2), None);

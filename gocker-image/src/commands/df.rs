@@ -45,7 +45,7 @@ fn text(usage: &Usage, verbose: bool) -> String {
     let mut text = table::render(&head, &rows);
     if verbose {
         let items = kinds.iter().flat_map(|(name, kind)| item_rows(name, kind));
-        let head = ["KIND", "NAME", "SIZE", "SHARED", "OWN", "USE"];
+        let head = ["KIND", "NAME", "SIZE", "SHARED", "OWN", "USE", "QUOTA"];
         text.push('\n');
         text.push_str(&table::render(&head, &items.collect::<Vec<_>>()));
     }
@@ -79,6 +79,7 @@ fn item_rows(name: &str, kind: &KindUsage) -> Vec<Vec<String>> {
             size_text(item.shared_bytes),
             size_text(item.own_bytes),
             if item.unused { "unused" } else { "used" }.to_owned(),
+            item.quota_bytes.map_or_else(|| "-".to_owned(), size_text),
         ]
     });
     rows.collect()

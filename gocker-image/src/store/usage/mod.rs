@@ -14,7 +14,7 @@ use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
 use super::record::entries;
-use super::{ImageRecord, Store, StoreError, Trees, bundle};
+use super::{BundleRecord, ImageRecord, Store, StoreError, Trees, blob, bundle, layout};
 use crate::digest::Digest;
 use crate::errno::CallError;
 use crate::loop_device;
@@ -89,6 +89,8 @@ pub struct ItemUsage {
     pub own_bytes: u64,
     /// Whether prune removes it.
     pub unused: bool,
+    /// What it may have beyond its image, if it is a bundle with a quota.
+    pub quota_bytes: Option<u64>,
 }
 
 /// Something with places on the disk.
@@ -96,6 +98,7 @@ struct Item {
     name: String,
     places: Places,
     unused: bool,
+    quota_bytes: Option<u64>,
 }
 
 impl Store {
@@ -161,6 +164,7 @@ impl Store {
                     unused: !used.contains(&record.chain_id),
                     name: record.chain_id.to_string(),
                     places: finder.tree(root.as_fd())?,
+                    quota_bytes: None,
                 });
             }
         }
@@ -171,12 +175,12 @@ impl Store {
         let mut items = Vec::new();
         for (name, path) in entries(&self.path.join("bundles"))? {
             if let Ok(root) = File::open(path.join(bundle::ROOTFS)) {
-                let places = finder.tree(root.as_fd())?;
-                let unused = false;
+                let record = blob::read::<BundleRecord>(&path.join(layout::BUNDLE_RECORD))?;
                 items.push(Item {
                     name,
-                    places,
-                    unused,
+                    places: finder.tree(root.as_fd())?,
+                    unused: false,
+                    quota_bytes: record.and_then(|record| record.quota_bytes),
                 });
             }
         }
@@ -220,6 +224,7 @@ fn file_item(
         name,
         places,
         unused,
+        quota_bytes: None,
     }))
 }
 
@@ -260,5 +265,6 @@ fn item_usage(item: &Item, all: &[&Item]) -> ItemUsage {
         shared_bytes: bytes - own_bytes,
         own_bytes,
         unused: item.unused,
+        quota_bytes: item.quota_bytes,
     }
 }
