@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::{image_of, made_store, state};
 
 /// Damage is left.
-const DAMAGED: i32 = 4;
+pub(super) const DAMAGED: i32 = 4;
 /// All damage is repaired.
-const REPAIRED: i32 = 3;
+pub(super) const REPAIRED: i32 = 3;
 
 fn image() -> Image {
     image_of([
@@ -25,14 +25,14 @@ fn image() -> Image {
 }
 
 /// A store with one image, which can be pulled again.
-struct Case {
+pub(super) struct Case {
     _server: HostileRegistry,
-    store: StoreRoot,
-    reference: String,
+    pub(super) store: StoreRoot,
+    pub(super) reference: String,
 }
 
 impl Case {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (server, store) = (
             HostileRegistry::honest().unwrap(),
             StoreRoot::new().unwrap(),
@@ -48,25 +48,25 @@ impl Case {
     }
 
     #[track_caller]
-    fn pull(&self) {
+    pub(super) fn pull(&self) {
         self.store
             .run(&["pull", "--quiet", &self.reference])
             .success();
     }
 
-    fn fsck(&self, options: &[&str]) -> Output {
+    pub(super) fn fsck(&self, options: &[&str]) -> Output {
         self.store.run(&[&["fsck"], options].concat())
     }
 
     /// The files that the store has in `directory`.
-    fn files(&self, directory: &str) -> Vec<PathBuf> {
+    pub(super) fn files(&self, directory: &str) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.store.directory().join(directory)).unwrap();
         let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         files
     }
 
-    fn first(&self, directory: &str, is_meant: impl Fn(&Path) -> bool) -> PathBuf {
+    pub(super) fn first(&self, directory: &str, is_meant: impl Fn(&Path) -> bool) -> PathBuf {
         let mut files = self.files(directory).into_iter();
         files.find(|path| is_meant(path)).unwrap()
     }
@@ -79,7 +79,7 @@ fn btrfs(before: &[&str], path: &Path, after: &[&str]) {
     run_command(&mut command).success();
 }
 
-fn is_record(path: &Path) -> bool {
+pub(super) fn is_record(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "json")
 }
 

@@ -24,6 +24,7 @@ mod deep;
 mod exit_statuses;
 mod foreign_layers;
 mod fsck;
+mod fsck_mounts;
 mod full_disk;
 mod gocker;
 mod interrupted;

@@ -1,10 +1,9 @@
 //! Mount: the root of an image or a bundle, read-only, for who wants to look into it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
+use nix::mount::{MsFlags, mount as mount_call};
 
 use super::roots::{Owner, Rooted, hold_root};
 use crate::errno::CallError;
@@ -49,7 +48,7 @@ fn try_mount(
     let record = MountRecord::new(store, (&shown, manifest), bundle, given.as_deref())?;
     let same_place = |other: &MountRecord| other.directory == record.directory;
     if let Some(other) = store.mounts()?.into_iter().find(same_place)
-        && is_mounted(&other.directory)?
+        && other.is_mounted()?
     {
         if directory.is_none() {
             return Ok(other);
@@ -58,7 +57,7 @@ fn try_mount(
     }
     store.put_mount(&record)?;
     if let Err(error) = bind(&path, &record.directory) {
-        store.remove_mount(&record)?;
+        store.unmount(&record)?;
         return Err(error.into());
     }
     Ok(record)
@@ -90,8 +89,7 @@ pub fn umount(store: &Store, name: &str, whole_name: &str) -> anyhow::Result<Vec
             return Err(StoreError::NotMounted(name.to_owned()).into());
         }
         for mount in &meant {
-            unbind(&mount.directory)?;
-            store.remove_mount(mount)?;
+            store.unmount(mount)?;
         }
         Ok(meant)
     };
@@ -99,7 +97,7 @@ pub fn umount(store: &Store, name: &str, whole_name: &str) -> anyhow::Result<Vec
 }
 
 /// Binds `source` to `target`, so that nothing in it can be written, run with other privileges,
-/// or used as a device.
+/// or used as a device. After an error it may be bound, and not safe yet.
 fn bind(source: &Path, target: &Path) -> Result<(), CallError> {
     let call = |source: Option<&Path>, flags| {
         let none = None::<&Path>;
@@ -108,40 +106,5 @@ fn bind(source: &Path, target: &Path) -> Result<(), CallError> {
     };
     call(Some(source), MsFlags::MS_BIND)?;
     let safe = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    let narrowed = call(None, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | safe);
-    if narrowed.is_err() {
-        unbind(target)?;
-    }
-    narrowed
-}
-
-/// Takes a mount away; one that is not there is as good as gone.
-fn unbind(target: &Path) -> Result<(), CallError> {
-    match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
-        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
-        Err(errno) => Err(CallError::new("umount2", target, errno)),
-    }
-}
-
-/// Whether something is mounted at `directory`.
-fn is_mounted(directory: &Path) -> Result<bool, CallError> {
-    let path = "/proc/self/mountinfo";
-    let table = std::fs::read_to_string(path);
-    let table = table.map_err(|error| CallError::new("read", path, error))?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    Ok(points.map(unescape).any(|point| point == directory))
-}
-
-/// Spaces and the like stand in the table as `\040`.
-fn unescape(point: &str) -> PathBuf {
-    let mut plain = point.to_owned();
-    for (escaped, character) in [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ] {
-        plain = plain.replace(escaped, character);
-    }
-    plain.into()
+    call(None, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | safe)
 }

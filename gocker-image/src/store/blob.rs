@@ -148,8 +148,15 @@ pub(super) fn encode(record: &impl Serialize) -> Result<Vec<u8>, StoreError> {
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // A directory in the place of a file on the way.
+        // nor is there one where a stranger's file lies in the place of a directory
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(CallError::new("read", path, error).into()),
     };
     if bytes.is_empty() {

@@ -2,9 +2,10 @@
 //! it lies here, and the record that is written last.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::blob::Flush;
@@ -139,7 +140,9 @@ impl Store {
     /// lock is held.
     pub(super) fn remove_bundle_files(&self, id: &BundleId) -> Result<bool, StoreError> {
         let directory = self.path.join("bundles").join(id.as_str());
-        let Ok(dir) = File::open(&directory) else {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_DIRECTORY);
+        let Ok(dir) = options.open(&directory) else {
             return Ok(false);
         };
         self.trees.remove(dir.as_fd(), OsStr::new(ROOTFS))?;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::layer::layer_lock;
-use super::lock::Lock;
+use super::lock::{Lock, is_lock};
 use super::partial::Age;
 use super::record::{ImageRecord, LayerRecord, entries};
 use super::{BundleId, HoldKind, Store, StoreError, blob, bundle, layout};
@@ -95,7 +95,7 @@ impl Store {
     /// When something cannot be removed.
     pub fn prune(&self, unused: Unused) -> Result<Removed, StoreError> {
         let mut removed = Removed {
-            leftovers: self.sweep()?,
+            leftovers: self.sweep()? + self.sweep_mounts()?,
             ..Removed::default()
         };
         if unused == Unused::All {
@@ -203,6 +203,9 @@ impl Store {
     fn prune_blobs(&self) -> Result<(), StoreError> {
         let used = self.used_blobs()?;
         for (algorithm, directory) in entries(&self.path.join("blobs"))? {
+            if !directory.is_dir() {
+                continue;
+            }
             for (hex, path) in entries(&directory)? {
                 let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else {
                     continue;
@@ -251,7 +254,8 @@ impl Store {
     fn remove_free_locks(&self) -> Result<(), StoreError> {
         for (name, path) in entries(&self.path.join("locks"))? {
             // This process itself may hold some.
-            if name != "store" && Lock::try_exclusive(&path)?.is_some() {
+            let is_other = name != "store" && is_lock(&name) && path.is_file();
+            if is_other && Lock::try_exclusive(&path)?.is_some() {
                 blob::remove(&path)?;
             }
         }

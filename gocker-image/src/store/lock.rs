@@ -13,6 +13,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::{BundleId, layout, quota};
 use crate::errno::CallError;
 
 /// A lock that is held until it is dropped.
@@ -65,6 +66,17 @@ impl Lock {
                 Err((_, errno)) => return Err(CallError::new("flock", path, errno)),
             }
         }
+    }
+}
+
+/// Whether a lock is named so; anything else in `locks/` is none of ours.
+pub(super) fn is_lock(name: &str) -> bool {
+    match name.split_once('-') {
+        None => ["store", "refs", "mounts", quota::LOCK].contains(&name),
+        Some(("blob" | "image" | "layer" | "partial", digest)) => layout::digest(digest).is_some(),
+        // of bundles, and of the containers that run in them
+        Some(("bundle" | "run", id)) => id.parse::<BundleId>().is_ok(),
+        Some(_) => false,
     }
 }
 

@@ -10,6 +10,7 @@
 //!   layers/sha256-<chain>.json  its record; without one it counts for nothing
 //!   images/sha256-<manifest>.json   what an image needs
 //!   refs/sha256-<of the name>.json  a name and its image
+//!   mounts/                     what is mounted outside of a container, and where
 //!   bundles/<id>/               config.json, rootfs (writable copy), gocker.json
 //! ```
 //!
@@ -25,6 +26,7 @@ mod layer;
 mod layer_blob;
 mod layout;
 mod lock;
+mod mount_table;
 mod mounts;
 mod partial;
 mod place;
@@ -192,6 +194,7 @@ impl StoreError {
             Self::QuotasOff(_) => {
                 Some("btrfs quota enable turns them on, at a cost, for all of that file system")
             }
+            Self::Record { .. } => Some("gocker-image fsck --repair removes what is damaged"),
             Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
             Self::Call(error) if error.is_full() => {
                 Some("remove images that are not needed (rm, prune)")

@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::lock::Lock;
@@ -94,6 +94,9 @@ impl Store {
             self.layers()?
         };
         for (name, path) in partials {
+            if !is_partial(&name, &path) {
+                continue;
+            }
             let modified = path.metadata().and_then(|metadata| metadata.modified());
             // one that has vanished meanwhile is nobody's concern
             let Ok(modified) = modified else { continue };
@@ -110,6 +113,11 @@ impl Store {
         }
         Ok(swept)
     }
+}
+
+/// Whether a file in `partial/` is a partial blob; anything else is none of ours.
+pub(super) fn is_partial(name: &str, path: &Path) -> bool {
+    layout::digest(name).is_some() && !path.is_dir()
 }
 
 fn partial_lock(name: &str) -> String {

@@ -18,7 +18,7 @@ use crate::btrfs::{self, GroupId, QuotaKind};
 use crate::errno::CallError;
 
 /// The name of the lock of who turns quotas on.
-const LOCK: &str = "quotas";
+pub(super) const LOCK: &str = "quotas";
 
 impl Store {
     /// Checks that what the store keeps trees as can be limited at all.

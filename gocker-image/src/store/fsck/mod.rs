@@ -8,6 +8,7 @@
 //! image       its documents are here and agree with its layers
 //! reference   its image is here
 //! bundle      its root is here, and its config.json
+//! mount       its record can be read, and what it has mounted is here
 //! leftover    what a killed command left, or a quota group without its subvolume; nothing refers
 //!             to it, so it is no damage
 //! ```
@@ -16,6 +17,7 @@
 //! taken for damage: damage is what is found twice. Repair removes what
 //! refers before what it refers to, and nothing whose lock is held.
 
+mod beside;
 mod read;
 mod survey;
 
@@ -63,6 +65,8 @@ pub enum Depth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
+    /// Something mounted outside of a container, or its record.
+    Mount,
     /// A name.
     Reference,
     /// An image's record.
@@ -116,6 +120,7 @@ enum Target {
     Nothing,
     Leftovers,
     QuotaGroup(GroupId),
+    Mount { directory: Option<PathBuf> },
     Reference { missing: Option<Digest> },
     Image(Digest),
     Layer(Digest),
@@ -189,9 +194,13 @@ impl Store {
             Target::Nothing => Ok(Outcome::Found),
             Target::Leftovers => {
                 self.sweep()?;
+                self.sweep_mounts()?;
                 Ok(outcome(!finding.path.exists()))
             }
             Target::QuotaGroup(group) => self.drop_quota_group(*group).map(outcome),
+            Target::Mount { directory } => self
+                .repair_mount(&finding.path, directory.as_deref())
+                .map(outcome),
             Target::Reference { missing } => {
                 let _lock = Lock::exclusive(&self.lock_path("refs"))?;
                 // a pull may have brought the image meanwhile

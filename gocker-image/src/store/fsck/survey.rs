@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::super::lock::Lock;
+use super::super::partial::is_partial;
 use super::super::record::{BundleRecord, ImageRecord, LayerRecord, RefRecord, entries};
-use super::super::{BundleId, Store, StoreError, Trees, blob, bundle, layer, layout, lock::Lock};
+use super::super::{BundleId, Store, StoreError, Trees, blob, bundle, layer, layout};
 use super::{Depth, Finding, FindingKind, Outcome, Target, read};
 use crate::digest::Digest;
 use crate::image::{ImageConfig, Manifest};
@@ -34,6 +36,8 @@ pub struct Checked {
     pub bundles: usize,
     /// Blobs that are not whole yet.
     pub partial: usize,
+    /// What is mounted outside of a container.
+    pub mounts: usize,
 }
 
 impl Store {
@@ -57,19 +61,22 @@ impl Store {
         survey.bundles()?;
         survey.partials()?;
         survey.quota_groups()?;
+        survey.mounts()?;
+        survey.locks()?;
+        survey.top()?;
         Ok((survey.checked, survey.findings))
     }
 }
 
-struct Survey<'a> {
-    store: &'a Store,
+pub(super) struct Survey<'a> {
+    pub(super) store: &'a Store,
     depth: Depth,
-    checked: Checked,
+    pub(super) checked: Checked,
     findings: Vec<Finding>,
     /// Those that are good.
     blobs: HashSet<Digest>,
     layers: HashMap<Digest, LayerRecord>,
-    images: HashSet<Digest>,
+    pub(super) images: HashSet<Digest>,
 }
 
 /// A record file that was looked at.
@@ -81,8 +88,12 @@ enum Record<T> {
 }
 
 impl Survey<'_> {
-    fn find(&mut self, path: &Path, problem: impl Into<String>, target: Target) {
+    pub(super) fn find(&mut self, path: &Path, problem: impl Into<String>, target: Target) {
         let (kind, remedy) = match &target {
+            Target::Mount { .. } => (
+                FindingKind::Mount,
+                "fsck --repair takes it away, then mount it again",
+            ),
             Target::Reference { .. } => (FindingKind::Reference, PULL_AGAIN),
             Target::Image(_) => (FindingKind::Image, PULL_AGAIN),
             Target::Layer(_) => (FindingKind::Layer, PULL_AGAIN),
@@ -107,11 +118,11 @@ impl Survey<'_> {
         });
     }
 
-    fn stranger(&mut self, path: &Path) {
+    pub(super) fn stranger(&mut self, path: &Path) {
         self.find(path, "nothing of this program is named so", Target::Nothing);
     }
 
-    fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+    pub(super) fn entries(&self, name: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
         Ok(entries(&self.store.path.join(name))?)
     }
 
@@ -320,7 +331,7 @@ impl Survey<'_> {
 
     fn bundles(&mut self) -> Result<(), StoreError> {
         for (name, path) in self.entries("bundles")? {
-            let Ok(id) = name.parse::<BundleId>() else {
+            let Some(id) = name.parse::<BundleId>().ok().filter(|_| path.is_dir()) else {
                 self.stranger(&path);
                 continue;
             };
@@ -353,7 +364,7 @@ impl Survey<'_> {
     /// Blobs that are not whole are never trusted, so only their names can be wrong.
     fn partials(&mut self) -> Result<(), StoreError> {
         for (name, path) in self.entries("partial")? {
-            if layout::digest(&name).is_some() {
+            if is_partial(&name, &path) {
                 self.checked.partial += 1;
             } else {
                 self.stranger(&path);

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2, renameat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::super::layout::UNFINISHED;
+use super::super::mount_table;
 use crate::errno::CallError;
 
 /// Deeper directories are moved up and removed in their turn: each level keeps a descriptor.
@@ -107,9 +108,7 @@ fn refuse_mounts(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallError> {
     let tree = fs::read_link(&link)
         .map_err(|error| CallError::new("readlink", &link, error))?
         .join(name);
-    let table = fs::read("/proc/self/mountinfo")
-        .map_err(|error| CallError::new("read", "/proc/self/mountinfo", error))?;
-    match mount_beneath(&table, &tree) {
+    match mount_beneath(&mount_table::own()?, &tree) {
         None => Ok(()),
         Some(point) => Err(CallError::new(
             "remove a tree with a mount",
@@ -121,31 +120,7 @@ fn refuse_mounts(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), CallError> {
 
 /// The first mount point at or beneath `tree`.
 fn mount_beneath(table: &[u8], tree: &Path) -> Option<PathBuf> {
-    let lines = table.split(|byte| *byte == b'\n');
-    let points = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-    let mut points = points.map(unescape);
-    points.find(|point| point.starts_with(tree))
-}
-
-/// Blanks and backslashes are written as three octal digits.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = tail.get(..3).filter(|_| *first == b'\\');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
+    mount_table::points(table).find(|point| point.starts_with(tree))
 }
 
 #[cfg(test)]

@@ -191,6 +191,9 @@ impl Store {
         let used = self.used_blobs()?;
         let mut items = Vec::new();
         for (algorithm, directory) in entries(&self.path.join("blobs"))? {
+            if !directory.is_dir() {
+                continue;
+            }
             for (hex, path) in entries(&directory)? {
                 let name = format!("{algorithm}:{hex}");
                 let digest = name.parse::<Digest>();
