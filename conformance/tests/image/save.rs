@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use conformance::command::spawn_on;
+use conformance::crash_points::has_strace;
 use conformance::image_tools::{Podman, skopeo_copy};
 use conformance::images::Image;
-use conformance::{Registry, StoreRoot, run_command, umoci};
+use conformance::{Registry, StoreRoot, needs, run_command, umoci};
 
 use super::{assert_same_trees, corpus, made_store, rootfs, small_image};
 
@@ -289,5 +290,45 @@ fn archives_are_neither_written_to_terminals_nor_read_from_them() {
             text.contains("is a terminal") && text.contains(words),
             "{text}"
         );
+    }
+}
+
+#[test]
+fn what_is_saved_is_on_disk_before_it_has_its_name_and_then_the_name() {
+    needs!(has_strace(), "needs strace");
+    let registry = Registry::start().unwrap();
+    let (store, reference) = pulled(&registry, &small_image("image"), "image");
+    let place = store.beside("synced");
+    fs::create_dir(&place).unwrap();
+    let trace = store.beside("strace");
+    let strace = ["-f", "-y", "-qq", "-o", trace.to_str().unwrap()];
+    let calls = ["-e", "trace=fsync,rename,renameat2"];
+    for (form, before) in [
+        ("oci-archive", &["(deleted)"][..]),
+        (
+            "oci-dir",
+            &["/index.json>", "/oci-layout>", "/blobs>", "/sha256>"],
+        ),
+    ] {
+        let path = place.join(form);
+        let output = path.to_str().unwrap();
+        let args = ["save", "-q", "--as", form, "-o", output, &reference];
+        run_command(&mut store.traced(&[&strace[..], &calls].concat(), &args)).success();
+        let log = fs::read_to_string(&trace).unwrap();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("/synced"))
+            .collect();
+        let renamed = lines.iter().position(|line| line.contains("rename"));
+        let (earlier, later) = lines.split_at(renamed.expect(&log));
+        let is_synced = |lines: &[&str], end: &str| {
+            lines
+                .iter()
+                .any(|line| line.contains("fsync") && line.contains(end))
+        };
+        for end in before {
+            assert!(is_synced(earlier, end), "{end}: {log}");
+        }
+        assert!(is_synced(later, "/synced>"), "{log}");
     }
 }

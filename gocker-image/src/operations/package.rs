@@ -47,6 +47,8 @@ struct NewFile {
 pub(super) struct Directory {
     unfinished: PathBuf,
     path: PathBuf,
+    /// Those in it.
+    inner: Vec<PathBuf>,
 }
 
 impl Package {
@@ -92,6 +94,7 @@ impl Package {
         Ok(Self::Directory(Directory {
             unfinished,
             path: path.to_owned(),
+            inner: Vec::new(),
         }))
     }
 
@@ -102,7 +105,12 @@ impl Package {
                 let header = header(&format!("{name}/"), 0, tar::EntryType::Directory, 0o755)?;
                 archive.write(header.as_bytes())
             }
-            Self::Directory(directory) => make_dir(&directory.unfinished.join(name)),
+            Self::Directory(directory) => {
+                let path = directory.unfinished.join(name);
+                make_dir(&path)?;
+                directory.inner.push(path);
+                Ok(())
+            }
         }
     }
 
@@ -149,23 +157,31 @@ impl Package {
                 flushed.map_err(|error| CallError::new("write", &archive.name, error))?;
                 archive.file.map_or(Ok(()), NewFile::finish)
             }
-            Self::Directory(directory) => {
-                let Directory { unfinished, path } = &directory;
-                let _names = names();
-                // an empty one makes room; whatever else has come meanwhile is left alone
-                if path.is_dir() {
-                    fs::remove_dir(path).map_err(|error| CallError::new("rmdir", path, error))?;
-                }
-                let (from, to) = (unfinished.as_path(), path.as_path());
-                let rename = |flags| renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
-                let renamed = match rename(RenameFlags::RENAME_NOREPLACE) {
-                    // not on NFS; nothing but an empty directory gives way to a directory
-                    Err(Errno::EINVAL) => rename(RenameFlags::empty()),
-                    renamed => renamed,
-                };
-                Ok(renamed.map_err(|errno| CallError::new("rename", path, errno))?)
-            }
+            Self::Directory(directory) => directory.finish(),
         }
+    }
+}
+
+impl Directory {
+    fn finish(self) -> anyhow::Result<()> {
+        let (from, to) = (self.unfinished.as_path(), self.path.as_path());
+        for path in self.inner.iter().map(PathBuf::as_path).chain([from]) {
+            sync_directory(path)?;
+        }
+        let names = names();
+        // an empty one makes room; whatever else has come meanwhile is left alone
+        if to.is_dir() {
+            fs::remove_dir(to).map_err(|error| CallError::new("rmdir", to, error))?;
+        }
+        let rename = |flags| renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
+        let renamed = match rename(RenameFlags::RENAME_NOREPLACE) {
+            // not on NFS; nothing but an empty directory gives way to a directory
+            Err(Errno::EINVAL) => rename(RenameFlags::empty()),
+            renamed => renamed,
+        };
+        drop(names);
+        renamed.map_err(|errno| CallError::new("rename", to, errno))?;
+        sync_directory(parent(to))
     }
 }
 
@@ -211,7 +227,7 @@ impl NewFile {
         let synced = self.file.sync_all();
         synced.map_err(|error| CallError::new("fsync", &self.path, error))?;
         let unfinished = unfinished(&self.path);
-        let _names = names();
+        let names = names();
         if !self.is_named {
             let link = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
             let follow = AtFlags::AT_SYMLINK_FOLLOW;
@@ -222,7 +238,8 @@ impl NewFile {
         fs::rename(&unfinished, &self.path)
             .map_err(|error| CallError::new("rename", &self.path, error))?;
         self.is_named = false;
-        Ok(())
+        drop(names);
+        sync_directory(parent(&self.path))
     }
 }
 
@@ -280,6 +297,16 @@ fn parent(path: &Path) -> &Path {
         Path::new(".")
     } else {
         parent
+    }
+}
+
+/// Has the names in a directory on disk.
+fn sync_directory(path: &Path) -> anyhow::Result<()> {
+    let synced = File::open(path).and_then(|directory| directory.sync_all());
+    match synced {
+        // some file systems have nothing to sync in a directory
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        synced => Ok(synced.map_err(|error| CallError::new("fsync", path, error))?),
     }
 }
 
