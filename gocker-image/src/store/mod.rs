@@ -263,7 +263,7 @@ impl Store {
     /// # Errors
     /// When it cannot be opened, or belongs to another version.
     pub fn find(options: &Options) -> Result<Option<Self>, StoreError> {
-        if place::is_made(&options.root) {
+        if place::is_made(&options.root)? {
             return Self::open(options, &|_| {}).map(Some);
         }
         Ok(None)

@@ -33,9 +33,14 @@ impl Backing {
     }
 }
 
-/// Whether there is a store in `root`.
-pub(super) fn is_made(root: &Path) -> bool {
-    root.join(layout::META).exists() || loop_device::is_made(root)
+/// Whether there is a store in `root`. One that may not be looked at is not taken for none.
+pub(super) fn is_made(root: &Path) -> Result<bool, CallError> {
+    let meta = root.join(layout::META);
+    let has_meta = meta.try_exists();
+    Ok(
+        has_meta.map_err(|error| CallError::new("stat", meta, error))?
+            || loop_device::is_made(root),
+    )
 }
 
 /// The directory of the store in `root`, and how a new one keeps trees. What is made or decided
