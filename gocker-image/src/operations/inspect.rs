@@ -75,7 +75,19 @@ fn runtime_config(store: &Store, image: &ImageRecord) -> anyhow::Result<Value> {
         };
         convert(bundles::defaults::spec(), &parts, &mut |_| {}).ok()
     });
-    Ok(serde_json::to_value(spec)?)
+    let mut config = serde_json::to_value(spec)?;
+    sort_capabilities(&mut config);
+    Ok(config)
+}
+
+/// Puts the sets of capabilities into one order, so that the same image gives the same answer.
+fn sort_capabilities(config: &mut Value) {
+    let sets = config.pointer_mut("/process/capabilities");
+    for set in sets.and_then(Value::as_object_mut).into_iter().flatten() {
+        if let Some(names) = set.1.as_array_mut() {
+            names.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+    }
 }
 
 fn document(store: &Store, digest: &Digest) -> anyhow::Result<Value> {

@@ -101,6 +101,10 @@ pub(super) enum ConfigError {
     Default(&'static str),
 }
 
+/// The version of the specification that a bundle names. None of its fields is newer, and runtimes
+/// of some years ago (crun 1.8) take no later one.
+const VERSION: &str = "1.0.2";
+
 /// What to put into a runtime config.
 pub(super) struct Parts<'a> {
     pub(super) config: &'a ImageConfig,
@@ -116,6 +120,7 @@ pub(super) fn convert(
     parts: &Parts<'_>,
     warn: &mut dyn FnMut(String),
 ) -> Result<Spec, ConfigError> {
+    spec.set_version(VERSION.to_owned());
     let mut root = Root::default();
     root.set_path(parts.root_path.into())
         .set_readonly(Some(false));
