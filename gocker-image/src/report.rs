@@ -22,11 +22,8 @@ use crate::operations;
 pub fn parse<C: clap::Parser>(program: &str) -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         if !error.use_stderr() {
-            return if print(&error.to_string()).is_ok() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
+            let printed = print(&error.to_string()).map(|()| ExitCode::SUCCESS);
+            return finish(program, printed.map_err(Into::into), |_| 1);
         }
         say(&usage_error(program, &error.to_string()));
         ExitCode::from(2)
@@ -35,27 +32,32 @@ pub fn parse<C: clap::Parser>(program: &str) -> Result<C, ExitCode> {
 
 /// The paragraphs of clap's text as our line and hint.
 fn usage_error(program: &str, text: &str) -> String {
-    let mut paragraphs = text.split("\n\n").map(|paragraph| {
-        paragraph
-            .lines()
-            .map(str::trim)
-            .collect::<Vec<_>>()
-            .join(" ")
-    });
-    let problem = paragraphs.next().unwrap_or_default();
+    let mut paragraphs = text.split("\n\n");
+    let problem = unwrapped(paragraphs.next().unwrap_or_default());
     let problem = problem.strip_prefix("error: ").unwrap_or(&problem);
-    let hint = paragraphs.find_map(|paragraph| {
-        let tip = paragraph.strip_prefix("tip: ").map(str::to_owned);
-        tip.or_else(|| {
-            paragraph
-                .strip_prefix("Usage: ")
-                .map(|usage| format!("usage: {usage}"))
-        })
-    });
-    match hint {
+    match paragraphs.find_map(usage_hint) {
         Some(hint) => format!("{program}: {problem}\nhint: {hint}\n"),
         None => format!("{program}: {problem}\n"),
     }
+}
+
+/// The tip or the usage that a paragraph of clap's has.
+fn usage_hint(paragraph: &str) -> Option<String> {
+    let tips = paragraph.lines().map(str::trim);
+    let mut tips = tips.filter_map(|line| line.strip_prefix("tip: "));
+    // whoever mistypes an option does not mean it as an image or a file
+    let tip = tips.find(|tip| !tip.starts_with("to pass "));
+    tip.map(str::to_owned).or_else(|| {
+        let text = unwrapped(paragraph);
+        let usage = text.strip_prefix("Usage: ")?;
+        Some(format!("usage: {usage}"))
+    })
+}
+
+/// A paragraph as one line.
+fn unwrapped(paragraph: &str) -> String {
+    let lines: Vec<_> = paragraph.lines().map(str::trim).collect();
+    lines.join(" ")
 }
 
 /// An answer for programs.
@@ -138,8 +140,8 @@ pub fn is_interactive() -> bool {
 
 /// Standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("write to standard output: {0}")]
-pub struct OutputError(io::Error);
+#[error("write to standard output")]
+pub struct OutputError(#[source] io::Error);
 
 #[cfg(test)]
 mod tests {
@@ -159,6 +161,14 @@ mod tests {
             (
                 "error: unrecognized subcommand 'pul'\n\n  tip: a similar subcommand exists: 'pull'\n\nUsage: x\n",
                 "x: unrecognized subcommand 'pul'\nhint: a similar subcommand exists: 'pull'\n",
+            ),
+            (
+                "error: unexpected argument '--rm' found\n\n  tip: a similar argument exists: '--root'\n  tip: to pass '--rm' as a value, use '-- --rm'\n\nUsage: x\n",
+                "x: unexpected argument '--rm' found\nhint: a similar argument exists: '--root'\n",
+            ),
+            (
+                "error: unexpected argument '-x' found\n\n  tip: to pass '-x' as a value, use '-- -x'\n\nUsage: x pull <REF>\n",
+                "x: unexpected argument '-x' found\nhint: usage: x pull <REF>\n",
             ),
         ];
         for (text, expected) in cases {
