@@ -26,6 +26,9 @@ Exit status:
   6  a registry cannot be reached, or failed
   7  a registry wants other credentials, or does not let anyone in";
 
+/// Above what every command takes.
+pub(crate) const EVERY_COMMAND: &str = "Options of every command";
+
 /// Pulls OCI and Docker images into btrfs subvolumes and makes runnable bundles
 /// of them.
 #[derive(Debug, Parser)]
@@ -44,13 +47,14 @@ pub struct GlobalArgs {
     #[arg(
         long,
         global = true,
+        help_heading = EVERY_COMMAND,
         value_name = "DIR",
         default_value = "/var/lib/gocker"
     )]
     pub(crate) root: PathBuf,
     /// Size of the file system that is made in a sparse file where DIR is not on btrfs; a store
     /// that is there already has to have it (grow makes it larger)
-    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) loop_size: Option<u64>,
     /// How layers and bundles are kept: on btrfs, made in a sparse file where DIR is on none; as
     /// copies, which share blocks where the file system can; or as a store does already, and a
@@ -58,6 +62,7 @@ pub struct GlobalArgs {
     #[arg(
         long,
         global = true,
+        help_heading = EVERY_COMMAND,
         value_name = "auto|btrfs|copy",
         default_value = "auto",
         hide_default_value = true,
@@ -73,22 +78,22 @@ pub struct GlobalArgs {
 pub struct RegistryArgs {
     /// Reach this registry by http instead of https (those on loopback are, unless there are
     /// certificates for them)
-    #[arg(long, global = true, value_name = "HOST[:PORT]")]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "HOST[:PORT]")]
     pub(crate) insecure_registry: Vec<String>,
     /// The file with credentials, instead of those of Podman and Docker
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "FILE")]
     pub(crate) authfile: Option<PathBuf>,
     /// The registries.conf, instead of the user's or the system's
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "FILE")]
     pub(crate) registries_conf: Option<PathBuf>,
     /// A directory with certificates (*.crt, *.cert and *.key), instead of those of certs.d
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "DIR")]
     pub(crate) cert_dir: Option<PathBuf>,
     /// A directory with containerd's settings of registries (HOST/hosts.toml)
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "DIR")]
     pub(crate) hosts_dir: Option<PathBuf>,
     /// Give a connection up on which nothing has come for so long
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) stall_timeout: Option<u64>,
 }
 
@@ -149,6 +154,13 @@ pub(crate) enum Format {
     /// For people
     #[default]
     Text,
+    /// For programs
+    Json,
+}
+
+/// How results are written that only programs read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum JsonFormat {
     /// For programs
     Json,
 }
@@ -253,6 +265,9 @@ pub(crate) struct InspectArgs {
     /// The image
     #[arg(value_name = "REF")]
     pub(crate) reference: Reference,
+    /// How it is written: only as JSON
+    #[arg(long, value_enum, default_value_t = JsonFormat::Json)]
+    pub(crate) format: JsonFormat,
 }
 
 #[derive(Args, Debug)]
@@ -342,13 +357,13 @@ pub(crate) struct ProcessArgs {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LimitArgs {
     /// The most memory, in bytes or with k, m, g behind
-    #[arg(short, long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(short, long, value_name = "SIZE", value_parser = parse_size, allow_negative_numbers = true)]
     pub(crate) memory: Option<u64>,
     /// The most processor time, in processors: 0.5, 2
-    #[arg(long, value_name = "N", value_parser = parse_cpus)]
+    #[arg(long, value_name = "N", value_parser = parse_cpus, allow_negative_numbers = true)]
     pub(crate) cpus: Option<f64>,
     /// The most processes and threads
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) pids_limit: Option<u32>,
     #[command(flatten)]
     pub(crate) quota: QuotaArgs,

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::cli::parse_size;
 use crate::operations::{
     CapabilityOption, DeviceOption, MountFlag, PairOption, RunOptions, SecurityOption, TmpfsFlag,
-    Ulimit, VolumeFlag,
+    Ulimit, VolumeFlag, parse_signal,
 };
 
 /// What is asked of a container beyond its image.
@@ -54,7 +54,7 @@ pub(crate) struct RunOptionArgs {
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
     /// The signal that asks the container to end
-    #[arg(long, value_name = "SIGNAL")]
+    #[arg(long, value_name = "SIGNAL", value_parser = parse_signal)]
     stop_signal: Option<String>,
     /// The most memory and swap together, or -1 for no limit of swap
     #[arg(long, value_name = "SIZE", value_parser = parse_swap, allow_hyphen_values = true)]

@@ -15,6 +15,7 @@ mod bad_layers;
 mod budgets;
 mod bundle;
 mod changes;
+mod command_line;
 mod commit;
 mod crash;
 mod crash_points;

@@ -5,27 +5,29 @@ use clap::Args;
 use crate::cli::parse_size;
 use crate::unpack::Budgets;
 
+/// Above them in the help. It is said of each, for it would hold for what follows them too.
+const LIMITS: &str = "Limits of a layer";
+
 /// Limits of what each layer may bring. They keep a hostile image from taking the machine.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Limits of a layer")]
 pub(crate) struct BudgetArgs {
     /// The most bytes of content in one layer [default: 256g]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", value_parser = parse_size)]
     max_layer_size: Option<u64>,
     /// The most bytes of one file, holes included [default: 128g]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", value_parser = parse_size)]
     max_file_size: Option<u64>,
     /// The most entries in one layer [default: 8000000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = LIMITS, value_name = "N")]
     max_entries: Option<u64>,
     /// The most components of one path [default: 256]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = LIMITS, value_name = "N")]
     max_path_depth: Option<usize>,
     /// The most bytes of extended attributes of one entry [default: 1m]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, help_heading = LIMITS, value_name = "SIZE", value_parser = parse_size)]
     max_xattr_size: Option<u64>,
     /// How many times larger than its blob a layer of 1 GiB or more may be [default: 1200]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = LIMITS, value_name = "N")]
     max_ratio: Option<u64>,
 }
 

@@ -29,7 +29,9 @@ pub(crate) fn ls(context: &Context, args: &ListArgs) -> anyhow::Result<()> {
         Some(store) => operations::list(&store)?,
         None => Vec::new(),
     };
-    let text = if args.format == Format::Json {
+    let text = if args.format == Format::Json && args.quiet {
+        report::json(&images.iter().map(name).collect::<Vec<_>>())?
+    } else if args.format == Format::Json {
         let rows: Vec<_> = images.iter().map(row).collect();
         report::json(&rows)?
     } else if args.quiet {

@@ -1,5 +1,6 @@
 //! `pull`: fetches an image and unpacks its layers.
 
+use anyhow::bail;
 use serde::Serialize;
 
 use super::Context;
@@ -48,6 +49,9 @@ pub(crate) fn pull_quietly(
     progress: &dyn Progress,
 ) -> anyhow::Result<Pulled> {
     let reference = context.qualify(&args.reference)?;
+    if let Some(digest) = reference.bare_digest() {
+        bail!("pull {digest}: name the repository that has it: NAME@{digest}");
+    }
     let given = super::login::given(reference.registry(), args.creds.as_deref())?;
     let options = PullOptions {
         reference,

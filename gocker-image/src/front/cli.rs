@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::runtime::DEFAULT_STATE_ROOT;
 use crate::cli::{
-    Format, GlobalArgs, LimitArgs, ListArgs, ProcessArgs, PruneArgs, PullArgs, RemoveArgs,
-    parse_network, parse_volumes,
+    EVERY_COMMAND, Format, GlobalArgs, LimitArgs, ListArgs, ProcessArgs, PruneArgs, PullArgs,
+    RemoveArgs, parse_network, parse_volumes,
 };
 use crate::image::Platform;
 use crate::operations::{Network, Volumes};
@@ -42,7 +42,7 @@ pub struct Cli {
     #[command(flatten)]
     pub(super) global: GlobalArgs,
     /// Where the runtime keeps the state of containers
-    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_STATE_ROOT)]
+    #[arg(long, global = true, help_heading = EVERY_COMMAND, value_name = "DIR", default_value = DEFAULT_STATE_ROOT)]
     pub(super) state_root: PathBuf,
     #[command(subcommand)]
     pub(super) command: Command,

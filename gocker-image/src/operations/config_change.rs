@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json};
 
+use super::options::parse_signal;
+
 /// One change: `CMD=/bin/sh`, `ENV NAME=value`, `EXPOSE 80/tcp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigChange {
@@ -55,7 +57,7 @@ fn parse(text: &str) -> Result<ConfigChange, String> {
         "WORKDIR" if !value.starts_with('/') => Err("the directory is not absolute".to_owned()),
         "WORKDIR" => change(Field::Value("WorkingDir"), json!(value)),
         "STOPSIGNAL" if value.is_empty() => Err("the signal is missing".to_owned()),
-        "STOPSIGNAL" => change(Field::Value("StopSignal"), json!(value)),
+        "STOPSIGNAL" => change(Field::Value("StopSignal"), json!(parse_signal(value)?)),
         "ENV" => change(Field::Env, pair(value)?),
         "LABEL" => change(Field::Labels, pair(value)?),
         "EXPOSE" => change(Field::Set("ExposedPorts"), ports(value)?),
@@ -249,6 +251,7 @@ mod tests {
             "VOLUME data",
             "WORKDIR srv",
             "STOPSIGNAL",
+            "STOPSIGNAL SIGNOTHING",
             "HEALTHCHECK CMD true",
             "FROM x",
         ] {

@@ -73,7 +73,7 @@ pub use load::{LoadOptions, Loaded, load};
 pub use mount::{mount, mounts, umount};
 pub use options::{
     CapabilityOption, DeviceOption, MountFlag, MountOption, OptionError, PairOption, RunOptions,
-    SecurityOption, TmpfsFlag, Ulimit, VolumeFlag,
+    SecurityOption, TmpfsFlag, Ulimit, VolumeFlag, parse_signal,
 };
 pub use prune::prune;
 pub use pull::{ForeignLayers, PullOptions, Pulled, pull};

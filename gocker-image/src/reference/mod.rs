@@ -148,9 +148,12 @@ impl Reference {
     /// # Errors
     /// If it is not one.
     pub fn repository_of(text: &str) -> Result<Self, ReferenceError> {
+        let reference: Self = text.parse()?;
         // a tag behind a tag is part of no name
-        format!("{text}:{DEFAULT_TAG}").parse::<Self>()?;
-        text.parse()
+        let is_name = format!("{text}:{DEFAULT_TAG}").parse::<Self>().is_ok();
+        is_name
+            .then_some(reference)
+            .ok_or_else(|| ReferenceError::NoName(text.to_owned()))
     }
 
     /// The same repository by another tag.
@@ -204,6 +207,14 @@ pub enum ReferenceError {
     /// The text is empty.
     #[error("an image reference is empty")]
     Empty,
+    /// The text begins with a scheme or a transport, as `https://` or `docker://`.
+    #[error("{reference:?}: a reference begins with the registry: leave {scheme:?} out")]
+    Scheme {
+        /// What was given.
+        reference: String,
+        /// What it begins with.
+        scheme: String,
+    },
     /// The registry's host or port is malformed.
     #[error("{reference:?}: {host:?} is not a registry's host name or its port is no number")]
     Host {
@@ -223,6 +234,9 @@ pub enum ReferenceError {
         /// The part that is wrong.
         component: String,
     },
+    /// There is a tag or a digest where there is to be none.
+    #[error("{0:?}: it is to be a repository's name alone, without a tag or a digest")]
+    NoName(String),
     /// The repository is too long.
     #[error("{0:?}: the repository's name is longer than {REPOSITORY_MAX} characters")]
     TooLong(String),
@@ -253,6 +267,12 @@ impl FromStr for Reference {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.is_empty() {
             return Err(ReferenceError::Empty);
+        }
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(ReferenceError::Scheme {
+                reference: text.to_owned(),
+                scheme: format!("{scheme}://"),
+            });
         }
         let (rest, digest) = match text.split_once('@') {
             None => (text, None),
@@ -390,6 +410,8 @@ mod tests {
             "a@",
             "@",
             "a/b:c/d:",
+            "docker://a",
+            "https://a.io/b:c",
             "host:99999/a",
             "host:0/a",
             "host:x/a",

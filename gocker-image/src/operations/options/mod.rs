@@ -4,6 +4,7 @@
 //! given by; what two of them say against each other is said here.
 
 mod mount;
+mod signal;
 mod values;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use oci_spec::runtime::Spec;
 use serde_json::{Map, Value, json};
 
 pub use mount::{MountFlag, MountOption, OptionError, TmpfsFlag, VolumeFlag};
+pub use signal::parse_signal;
 pub use values::{CapabilityOption, DeviceOption, PairOption, SecurityOption, Ulimit};
 
 /// The annotation by which images and engines say how a container is asked to end.
