@@ -8,6 +8,7 @@ use std::process::Command;
 
 use conformance::command::run_within;
 use conformance::hostile::{Answer, base64};
+use conformance::http::Request;
 use conformance::{HostileRegistry, Output, StoreRoot};
 
 use super::{is_blob_request, made_store, small_image};
@@ -37,16 +38,50 @@ fn basic() -> String {
     format!("Basic {}", base64(USER.as_bytes()))
 }
 
+/// What whoever does not show the credentials is told.
+fn challenge(request: &Request) -> Option<Answer> {
+    let is_let_in = request.field("authorization") == Some(basic().as_str());
+    let refusal = Answer::error(401, "UNAUTHORIZED", "who?");
+    (!is_let_in).then_some(refusal.field("WWW-Authenticate", "Basic realm=\"r\""))
+}
+
+/// A registry that sends those who show the credentials to `host` for its blobs.
+fn leading_to(host: &str) -> HostileRegistry {
+    let host = host.to_owned();
+    let led = move |request: &Request| {
+        let target = format!("http://{host}{}", request.target);
+        is_blob_request(request).then(|| Answer::redirect(&target))
+    };
+    HostileRegistry::start(move |request| challenge(request).or_else(|| led(request))).unwrap()
+}
+
+/// Asserts that a server was asked, and never with the credentials.
+#[track_caller]
+fn assert_got_no_credentials(server: &HostileRegistry) {
+    let requests = server.requests();
+    assert!(!requests.is_empty());
+    for request in &requests {
+        for (name, value) in &request.fields {
+            assert!(!value.contains(&base64(USER.as_bytes())), "{name}: {value}");
+        }
+        let sent = [request.target.as_bytes(), &request.body].concat();
+        let sent = String::from_utf8_lossy(&sent);
+        assert!(!sent.contains("pass"), "{sent}");
+    }
+}
+
+/// Asserts that a server was asked, and never with any authorization.
+#[track_caller]
+fn assert_got_no_authorization(server: &HostileRegistry) {
+    assert_got_no_credentials(server);
+    for request in server.requests() {
+        assert_eq!(request.field("authorization"), None, "{}", request.target);
+    }
+}
+
 #[test]
 fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
-    let server = HostileRegistry::start(|request| {
-        let let_in = request.field("authorization") == Some(basic().as_str());
-        (!let_in).then(|| {
-            Answer::error(401, "UNAUTHORIZED", "who?")
-                .field("WWW-Authenticate", "Basic realm=\"r\"")
-        })
-    })
-    .unwrap();
+    let server = HostileRegistry::start(challenge).unwrap();
     let store = made_store();
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).success();
@@ -83,61 +118,92 @@ fn a_redirect_to_another_host_gets_no_credentials() {
     let elsewhere = HostileRegistry::honest().unwrap();
     let image = small_image("image");
     elsewhere.serve(&image, "image", "latest");
-    let host = elsewhere.host().to_owned();
-    let server = HostileRegistry::start(move |request| {
-        if request.field("authorization") != Some(basic().as_str()) {
-            let challenge = Answer::error(401, "UNAUTHORIZED", "who?");
-            return Some(challenge.field("WWW-Authenticate", "Basic realm=\"r\""));
-        }
-        is_blob_request(request)
-            .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
-    })
-    .unwrap();
-    let store = made_store();
-    pull_with_credentials(
-        &store,
-        server.host(),
-        &server.serve(&image, "image", "latest"),
-    )
-    .success();
-    let requests = elsewhere.requests();
-    assert!(!requests.is_empty());
-    for request in &requests {
-        for (name, value) in &request.fields {
-            assert!(!value.contains(&base64(USER.as_bytes())), "{name}: {value}");
-            assert!(
-                !name.eq_ignore_ascii_case("authorization"),
-                "{name}: {value}"
-            );
-        }
-    }
+    let (server, store) = (leading_to(elsewhere.host()), made_store());
+    let reference = server.serve(&image, "image", "latest");
+    pull_with_credentials(&store, server.host(), &reference).success();
+    assert_got_no_authorization(&elsewhere);
 }
 
 #[test]
 fn a_redirected_host_that_asks_for_credentials_gets_none() {
-    let thief = HostileRegistry::start(|_| {
-        Some(
-            Answer::error(401, "UNAUTHORIZED", "give")
-                .field("WWW-Authenticate", "Basic realm=\"give\""),
-        )
-    })
-    .unwrap();
-    let host = thief.host().to_owned();
-    let server = HostileRegistry::start(move |request| {
-        if request.field("authorization").is_none() {
-            let challenge = Answer::error(401, "UNAUTHORIZED", "who?");
-            return Some(challenge.field("WWW-Authenticate", "Basic realm=\"r\""));
-        }
-        is_blob_request(request)
-            .then(|| Answer::redirect(&format!("http://{host}{}", request.target)))
-    })
-    .unwrap();
-    let store = made_store();
+    let thief = HostileRegistry::start(challenge).unwrap();
+    let (server, store) = (leading_to(thief.host()), made_store());
     let reference = server.serve(&small_image("image"), "image", "latest");
     pull_with_credentials(&store, server.host(), &reference).one_line_failure();
-    assert!(!thief.requests().is_empty());
-    for request in thief.requests() {
-        assert_eq!(request.field("authorization"), None);
+    assert_got_no_authorization(&thief);
+}
+
+#[test]
+fn a_realm_that_leads_elsewhere_is_not_followed() {
+    let thief = HostileRegistry::honest().unwrap();
+    for status in [301, 302, 307, 308] {
+        let target = format!("http://{}/token", thief.host());
+        let server = HostileRegistry::start(move |request| {
+            let is_token = request.target.starts_with("/token");
+            is_token.then(|| Answer::status(status).field("Location", &target))
+        })
+        .unwrap();
+        server.ask_for_token(Some(USER));
+        let reference = server.serve(&small_image("image"), "image", "latest");
+        let output = pull_with_credentials(&made_store(), server.host(), &reference);
+        let line = output.one_line_failure();
+        assert!(line.contains(&status.to_string()), "{line}");
+    }
+    assert_eq!(thief.requests().len(), 0);
+}
+
+#[test]
+fn a_mirrors_realm_gets_no_credentials_of_the_registrys() {
+    let [mirror, registry] = [(); 2].map(|()| HostileRegistry::honest().unwrap());
+    let image = small_image("image");
+    mirror.serve(&image, "image", "latest");
+    mirror.ask_for_token(None);
+    let (reference, store) = (registry.serve(&image, "image", "latest"), made_store());
+    let conf = store.beside("registries.conf");
+    let text = format!(
+        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+        registry.host(),
+        mirror.host()
+    );
+    fs::write(&conf, text).unwrap();
+    let settings = ["--registries-conf", conf.to_str().unwrap()];
+    let args = [&settings[..], &["pull", "--quiet", &reference]].concat();
+    run_with_credentials(&store, &[registry.host()], &args).success();
+    let asked = mirror.requests();
+    let mut tokens = asked.iter().filter(|it| it.target.starts_with("/token"));
+    assert!(tokens.next().is_some(), "it gave a token: {asked:?}");
+    assert_got_no_credentials(&mirror);
+    assert_eq!(registry.requests().len(), 0, "the mirror had all");
+}
+
+#[test]
+fn an_upload_that_goes_on_elsewhere_takes_no_credentials_there() {
+    let store = made_store();
+    let from = HostileRegistry::honest().unwrap();
+    let reference = from.serve(&small_image("image"), "image", "latest");
+    store
+        .run(&["pull", "--keep-blobs", "--quiet", &reference])
+        .success();
+    for (status, is_good) in [(201, true), (401, false)] {
+        let elsewhere = HostileRegistry::start(move |request| {
+            let taken = (status == 201).then(|| Answer::status(status));
+            taken.or_else(|| challenge(request))
+        })
+        .unwrap();
+        let location = format!("http://{}/upload", elsewhere.host());
+        let taken = move |request: &Request| match request.method.as_str() {
+            "POST" => Some(Answer::status(202).field("Location", &location)),
+            "PUT" => Some(Answer::status(201)),
+            _ => None,
+        };
+        let to =
+            HostileRegistry::start(move |request| challenge(request).or_else(|| taken(request)));
+        let to = to.unwrap();
+        let destination = format!("{}/copy:1", to.host());
+        let args = ["push", "--quiet", &reference, &destination];
+        let output = run_with_credentials(&store, &[to.host()], &args);
+        assert_eq!(output.code() == 0, is_good, "{output}");
+        assert_got_no_authorization(&elsewhere);
     }
 }
 
