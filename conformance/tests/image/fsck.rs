@@ -256,6 +256,23 @@ fn a_bundles_data_goes_only_when_that_is_asked_for() {
 }
 
 #[test]
+fn a_bundle_whose_directory_was_deleted_is_still_unbundled_by_it() {
+    let case = Case::new();
+    let above = case.store.beside("above");
+    let directory = above.join("below");
+    let path = directory.to_str().unwrap();
+    let bundle = ["bundle", &case.reference, path];
+    case.store.run(&bundle).success();
+    fs::remove_dir_all(&above).unwrap();
+    assert_eq!(case.fsck(&[]).code(), DAMAGED);
+    let again = case.store.run(&bundle);
+    assert!(again.failure().contains("hint: unbundle"), "{again}");
+    case.store.run(&["unbundle", path]).success();
+    assert_eq!(case.fsck(&[]).code(), 0);
+    case.store.run(&bundle).success();
+}
+
+#[test]
 fn bundles_without_a_root_or_a_config_are_damaged() {
     let case = Case::new();
     let one = case.store.bundle(&case.reference, "one");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -28,11 +28,21 @@ pub fn look_for_bundle(store: &Store, name: &str) -> Result<Option<BundleRecord>
     {
         return Ok(Some(record));
     }
-    let Ok(directory) = fs::canonicalize(name) else {
+    let Some(directory) = real_path(Path::new(name)) else {
         return Ok(None);
     };
     let mut bundles = store.bundles()?.into_iter();
     Ok(bundles.find(|bundle| bundle.directory == directory))
+}
+
+/// Where `path` leads, though the last part of it may be gone: who has deleted a bundle's directory
+/// still calls the bundle by it.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors().find_map(|there| {
+        let real = there.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(there).ok()?))
+    })
 }
 
 /// Removes the bundle `name` (an id or a directory) and its root file system.

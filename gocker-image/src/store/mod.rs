@@ -194,6 +194,7 @@ impl StoreError {
             Self::QuotasOff(_) => {
                 Some("btrfs quota enable turns them on, at a cost, for all of that file system")
             }
+            Self::BundleExists(_) => Some("unbundle removes it, by its id or its directory"),
             Self::Record { .. } => Some("gocker-image fsck --repair removes what is damaged"),
             Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
             Self::Call(error) if error.is_full() => {
