@@ -33,6 +33,7 @@ fn each_kind_of_failure_has_its_exit_status() {
         (vec!["pull", "--nonsense"], 2),
         (vec!["pull", &missing], 3),
         (vec!["bundle", &missing, "--name", "x"], 3),
+        (vec!["pull", "--platform", "linux/s390x", &good], 3),
         (vec!["rm", &missing], 3),
         (vec!["unbundle", "missing"], 3),
         (vec!["umount", "missing"], 3),

@@ -2,6 +2,7 @@
 
 use super::{NotPulled, registry_error};
 use crate::digest::VerifyError;
+use crate::image::ImageError;
 use crate::registry::RegistryError;
 use crate::store::StoreError;
 use crate::trust::TrustError;
@@ -67,6 +68,11 @@ fn kind(cause: &(dyn std::error::Error + 'static)) -> Option<Failure> {
             StoreError::Damaged { .. } => Some(Failure::NotVerified),
             _ => None,
         };
+    }
+    if let Some(ImageError::NoPlatform { .. } | ImageError::WrongPlatform { .. }) =
+        cause.downcast_ref()
+    {
+        return Some(Failure::NotFound);
     }
     if let Some(UnpackError::DiffId { .. }) = cause.downcast_ref() {
         return Some(Failure::NotVerified);
