@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use conformance::images::{self, ImageBuilder};
 use conformance::store_root::wait_with_peak;
+use conformance::umoci::run;
 use conformance::{Registry, StoreRoot, binaries};
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -152,21 +153,6 @@ fn skopeo_and_umoci(store: &StoreRoot, reference: &str) -> Vec<Command> {
         .arg(format!("{}:image", layout.display()));
     unpack.arg(store.beside("rootfs"));
     vec![copy, unpack]
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{command:?}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success(),
-        "{command:?}: {}: {}",
-        output.status,
-        said.trim()
-    );
-    Ok(())
 }
 
 /// Runs the commands one after another.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -59,9 +59,13 @@ pub fn unpack_layout(layout: &Path, rootfs: &Path) -> Result<PathBuf> {
     Ok(rootfs.to_owned())
 }
 
-/// Runs a tool to its end; returns what it has written.
-pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
+/// Runs a tool to its end, with nothing to read; returns what it has written.
+///
+/// # Errors
+/// When it is missing or fails; what it has said is in the error.
+pub fn run(command: &mut Command) -> Result<Vec<u8>> {
     let output = command
+        .stdin(Stdio::null())
         .output()
         .with_context(|| format!("run {:?}", command.get_program()))?;
     let said = String::from_utf8_lossy(&output.stderr);

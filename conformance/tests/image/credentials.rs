@@ -11,6 +11,7 @@ use conformance::hostile::{Answer, base64};
 use conformance::http::Request;
 use conformance::{HostileRegistry, Output, StoreRoot};
 
+use super::mirrors::conf;
 use super::{is_blob_request, made_store, small_image};
 
 pub(super) const USER: &str = "user:pass word";
@@ -159,14 +160,9 @@ fn a_mirrors_realm_gets_no_credentials_of_the_registrys() {
     mirror.serve(&image, "image", "latest");
     mirror.ask_for_token(None);
     let (reference, store) = (registry.serve(&image, "image", "latest"), made_store());
-    let conf = store.beside("registries.conf");
-    let text = format!(
-        "[[registry]]\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
-        registry.host(),
-        mirror.host()
-    );
-    fs::write(&conf, text).unwrap();
-    let settings = ["--registries-conf", conf.to_str().unwrap()];
+    let file = store.beside("registries.conf");
+    fs::write(&file, conf(registry.host(), &[(mirror.host(), "")])).unwrap();
+    let settings = ["--registries-conf", file.to_str().unwrap()];
     let args = [&settings[..], &["pull", "--quiet", &reference]].concat();
     run_with_credentials(&store, &[registry.host()], &args).success();
     let asked = mirror.requests();

@@ -19,7 +19,7 @@ fn serving() -> HostileRegistry {
 }
 
 /// `registries.conf` for the host `name` with these mirrors, each with a line of its own.
-fn conf(name: &str, mirrors: &[(&str, &str)]) -> String {
+pub(super) fn conf(name: &str, mirrors: &[(&str, &str)]) -> String {
     let mut text = format!("[[registry]]\nlocation = \"{name}\"\n");
     for (host, line) in mirrors {
         text.push_str(&format!(

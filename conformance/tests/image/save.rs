@@ -11,7 +11,7 @@ use conformance::command::spawn_on;
 use conformance::crash_points::has_strace;
 use conformance::image_tools::{Podman, skopeo_copy};
 use conformance::images::Image;
-use conformance::{Registry, StoreRoot, needs, run_command, umoci};
+use conformance::{Output, Registry, StoreRoot, needs, run_command, umoci};
 
 use super::{assert_same_trees, corpus, made_store, rootfs, small_image};
 
@@ -24,12 +24,17 @@ fn pulled(registry: &Registry, image: &Image, name: &str) -> (StoreRoot, String)
     (store, reference)
 }
 
+/// Saves images to `path`, or fails to.
+fn save_to(store: &StoreRoot, form: &str, references: &[&str], path: &Path) -> Output {
+    let output = path.to_str().unwrap();
+    let args = ["save", "--quiet", "--as", form, "--output", output];
+    store.run(&[&args[..], references].concat())
+}
+
 #[track_caller]
 fn save(store: &StoreRoot, form: &str, references: &[&str], name: &str) -> PathBuf {
     let path = store.beside(name);
-    let output = path.to_str().unwrap();
-    let args = ["save", "--quiet", "--as", form, "--output", output];
-    store.run(&[&args[..], references].concat()).success();
+    save_to(store, form, references, &path).success();
     path
 }
 
@@ -138,17 +143,8 @@ fn several_images_and_names_share_one_archive() {
             assert!(manifest.contains(&image.config.digest), "{name} of {form}");
         }
     }
-    let output = store.beside("directory");
-    let args = [
-        "save",
-        "--as",
-        "docker-dir",
-        "-o",
-        output.to_str().unwrap(),
-        &first,
-        &second,
-    ];
-    let refused = store.run(&args);
+    let two = [first.as_str(), &second];
+    let refused = save_to(&store, "docker-dir", &two, &store.beside("directory"));
     assert!(
         refused.one_line_failure().contains("one image"),
         "{refused}"
@@ -187,15 +183,7 @@ fn what_is_saved_is_the_same_where_every_file_has_a_name() {
         let expected = fs::read(save(&store, form, &[&reference], form)).unwrap();
         let path = place.join(form);
         fs::write(&path, "of before").unwrap();
-        let args = [
-            "save",
-            "--as",
-            form,
-            "-o",
-            path.to_str().unwrap(),
-            &reference,
-        ];
-        store.run(&args).success();
+        save_to(&store, form, &[&reference], &path).success();
         assert!(fs::read(&path).unwrap() == expected, "{form}");
         fs::remove_file(&path).unwrap();
         assert_eq!(
@@ -205,15 +193,7 @@ fn what_is_saved_is_the_same_where_every_file_has_a_name() {
         );
     }
     let path = place.join("layout");
-    let args = [
-        "save",
-        "--as",
-        "oci-dir",
-        "-o",
-        path.to_str().unwrap(),
-        &reference,
-    ];
-    store.run(&args).success();
+    save_to(&store, "oci-dir", &[&reference], &path).success();
     let tree = unpacked_by_others(&store, "oci", &path);
     assert_eq!(fs::read_to_string(tree.join("name")).unwrap(), "named");
     assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
@@ -237,14 +217,7 @@ fn what_cannot_be_saved_whole_is_not_there_at_all() {
         .flat_map(|place| forms.map(|form| (place, form)))
     {
         let path = place.join(form);
-        let output = store.run(&[
-            "save",
-            "--as",
-            form,
-            "-o",
-            path.to_str().unwrap(),
-            &reference,
-        ]);
+        let output = save_to(&store, form, &[&reference], &path);
         let line = output.one_line_failure();
         assert!(line.contains(&image.layers[0].digest), "{line}");
         assert!(line.contains("--keep-blobs"), "{line}");
@@ -257,14 +230,7 @@ fn what_cannot_be_saved_whole_is_not_there_at_all() {
     let full = place.join("full");
     fs::create_dir(&full).unwrap();
     fs::write(full.join("file"), "mine").unwrap();
-    let output = store.run(&[
-        "save",
-        "--as",
-        "oci-dir",
-        "-o",
-        full.to_str().unwrap(),
-        &reference,
-    ]);
+    let output = save_to(&store, "oci-dir", &[&reference], &full);
     assert!(output.one_line_failure().contains("not empty"), "{output}");
     let output = store.run(&["save", "--format", "json", &reference]);
     assert!(output.one_line_failure().contains("--output"), "{output}");

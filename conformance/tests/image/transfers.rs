@@ -168,23 +168,23 @@ fn redirecting(image: &Image) -> (HostileRegistry, HostileRegistry) {
     (server, elsewhere)
 }
 
-#[test]
-fn blobs_are_asked_for_without_http_compression() {
+/// All that a pull asks for.
+fn requests_of_a_pull() -> Vec<Request> {
     let (server, store) = (
         HostileRegistry::honest().unwrap(),
         StoreRoot::new().unwrap(),
     );
-    store
-        .run(&[
-            "pull",
-            &server.serve(&small_image("image"), "image", "latest"),
-        ])
-        .success();
-    for request in server
-        .requests()
-        .iter()
-        .filter(|request| is_blob_request(request))
-    {
+    let reference = server.serve(&small_image("image"), "image", "latest");
+    store.run(&["pull", &reference]).success();
+    server.requests()
+}
+
+#[test]
+fn blobs_are_asked_for_without_http_compression() {
+    let requests = requests_of_a_pull();
+    let blobs = requests.iter().filter(|request| is_blob_request(request));
+    assert_eq!(blobs.clone().count(), 2, "the config and the layer");
+    for request in blobs {
         let encoding = request.field("accept-encoding").unwrap_or("identity");
         assert_eq!(encoding, "identity", "{}", request.target);
     }
@@ -193,17 +193,7 @@ fn blobs_are_asked_for_without_http_compression() {
 #[test]
 fn manifests_are_asked_for_in_all_four_media_types() {
     use conformance::images::media_types::{DOCKER_LIST, DOCKER_MANIFEST, INDEX, MANIFEST};
-    let (server, store) = (
-        HostileRegistry::honest().unwrap(),
-        StoreRoot::new().unwrap(),
-    );
-    store
-        .run(&[
-            "pull",
-            &server.serve(&small_image("image"), "image", "latest"),
-        ])
-        .success();
-    let requests = server.requests();
+    let requests = requests_of_a_pull();
     let manifest = requests
         .iter()
         .find(|request| request.target.contains("/manifests/"))
