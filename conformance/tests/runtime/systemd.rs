@@ -32,7 +32,7 @@ fn sleeper() -> TestBundle {
     TestBundle::sleeper().systemd()
 }
 
-fn unit(bundle: &TestBundle) -> String {
+pub(super) fn unit(bundle: &TestBundle) -> String {
     format!("conformance-{}.scope", bundle.id())
 }
 
@@ -45,10 +45,16 @@ fn show(unit: &str, property: &str) -> String {
 
 #[track_caller]
 fn assert_no_unit(unit: &str) {
+    assert_goes(unit, show);
+}
+
+/// Asserts that a unit, whose properties `show` tells, is soon no more.
+#[track_caller]
+pub(super) fn assert_goes(unit: &str, show: fn(&str, &str) -> String) {
     let is_gone =
         || show(unit, "LoadState") == "not-found" || show(unit, "ActiveState") == "inactive";
     assert!(
-        wait_until(Duration::from_secs(10), is_gone),
+        wait_until(Duration::from_secs(20), is_gone),
         "{unit} is {} {}",
         show(unit, "LoadState"),
         show(unit, "ActiveState")
@@ -56,7 +62,7 @@ fn assert_no_unit(unit: &str) {
 }
 
 #[track_caller]
-fn read(bundle: &TestBundle, file: &str) -> String {
+pub(super) fn read(bundle: &TestBundle, file: &str) -> String {
     let directory = Path::new("/sys/fs/cgroup").join(bundle.cgroups_path().trim_start_matches('/'));
     let path = directory.join(file);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));

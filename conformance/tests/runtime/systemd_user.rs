@@ -13,6 +13,8 @@ use conformance::{
 };
 use serde_json::json;
 
+use super::systemd::{assert_goes, read, unit};
+
 const MIB: u64 = 1024 * 1024;
 
 macro_rules! needs_users_systemd {
@@ -29,10 +31,6 @@ fn sleeper() -> TestBundle {
     TestBundle::sleeper().of_ordinary_user().users_systemd()
 }
 
-fn unit(bundle: &TestBundle) -> String {
-    format!("conformance-{}.scope", bundle.id())
-}
-
 /// A property of a unit as the user's systemd shows it.
 fn show(unit: &str, property: &str) -> String {
     let mut command = Command::new("systemctl");
@@ -44,20 +42,7 @@ fn show(unit: &str, property: &str) -> String {
 
 #[track_caller]
 fn assert_no_unit(unit: &str) {
-    let is_gone =
-        || show(unit, "LoadState") == "not-found" || show(unit, "ActiveState") == "inactive";
-    assert!(
-        wait_until(Duration::from_secs(20), is_gone),
-        "{unit} is left"
-    );
-}
-
-#[track_caller]
-fn read(bundle: &TestBundle, file: &str) -> String {
-    let directory = Path::new("/sys/fs/cgroup").join(bundle.cgroups_path().trim_start_matches('/'));
-    let path = directory.join(file);
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-    text.trim().to_owned()
+    assert_goes(unit, show);
 }
 
 fn cgroup_of(pid: i32) -> String {
