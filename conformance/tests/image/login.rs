@@ -168,6 +168,10 @@ fn credentials_can_be_given_for_one_command() {
     .success();
     run(&store, &["tags", "--creds", "user:pass word", &name], "").success();
     assert_eq!(fs::read_to_string(&file).unwrap(), "{}");
+    for (creds, words) in [("user", "--creds user:PASSWORD"), (":x", "name is missing")] {
+        let refused = run(&store, &["tags", "--creds", creds, &name], "");
+        assert!(refused.one_line_failure().contains(words), "{refused}");
+    }
 }
 
 /// Starts `login` on a terminal of its own, and waits until it asks for the password.

@@ -57,8 +57,14 @@ pub(super) fn given(
     };
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (user.to_owned(), password.to_owned()),
-        None => (text.to_owned(), password_of_terminal()?),
+        None => {
+            let otherwise = format!("say --creds {text}:PASSWORD, or log in before");
+            (text.to_owned(), password_of_terminal(&otherwise)?)
+        }
     };
+    if user.is_empty() {
+        bail!("--creds: the user's name is missing");
+    }
     Ok(Some((
         registry.to_owned(),
         Credential::Password { user, password },
@@ -110,7 +116,7 @@ fn asked(args: &LoginArgs) -> anyhow::Result<Credential> {
         read.context("read the password from standard input")?;
         text.trim_end_matches(['\n', '\r']).to_owned()
     } else {
-        password_of_terminal()?
+        password_of_terminal("say --password-stdin")?
     };
     if password.is_empty() {
         bail!("the password is empty");
@@ -118,11 +124,11 @@ fn asked(args: &LoginArgs) -> anyhow::Result<Credential> {
     Ok(Credential::Password { user, password })
 }
 
-/// Asks for a password, without showing it.
-fn password_of_terminal() -> anyhow::Result<String> {
+/// Asks for a password, without showing it. Without a terminal, says what to do `otherwise`.
+fn password_of_terminal(otherwise: &str) -> anyhow::Result<String> {
     let terminal = io::stdin();
     if !terminal.is_terminal() {
-        bail!("there is no terminal to ask for a password at: say --password-stdin");
+        bail!("there is no terminal to ask for a password at: {otherwise}");
     }
     report::say("password: ");
     let shown = tcgetattr(&terminal).context("tcgetattr")?;

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Documents and blobs are those that were pulled, byte by byte; foreign layers stay where their
-//! manifest says that they are, except in a docker-archive, which has no place for that. In a docker-archive layers are
-//! not compressed, and the manifest is left out, so its reader makes another one.
+//! manifest says that they are, except in a docker-archive, which has no place for that. In a
+//! docker-archive layers are not compressed, and the manifest is left out, so its reader makes
+//! another one.
 //!
 //! Spec: image-spec image-layout.md
 
