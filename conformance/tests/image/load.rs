@@ -254,6 +254,7 @@ fn a_loaded_image_is_pushed_from_its_blobs_which_may_be_left_out() {
     let output = store.run(&["push", "x", &destination]);
     let line = output.one_line_failure();
     assert!(line.contains("was not pulled from a registry"), "{line}");
+    assert!(line.contains("without --no-keep-blobs"), "{line}");
     store.run(&["load", "--tag", "x", "-i", path]).success();
     store.run(&["push", "x", &destination]).success();
     let raw = umoci::raw_manifest(&destination).unwrap();

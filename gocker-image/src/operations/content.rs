@@ -50,9 +50,10 @@ impl Content<'_> {
                     "layer {digest} is not kept, and cannot be fetched again from {name} ({advice})"
                 )
             }),
-            None => {
-                bail!("layer {digest} is not kept, and the image was not pulled from a registry")
-            }
+            None => bail!(
+                "layer {digest} is not kept, and the image was not pulled from a registry \
+                 (load it again without --no-keep-blobs)"
+            ),
         }
     }
 }
