@@ -154,7 +154,11 @@ impl ResumingBody {
         let mut response = self.get(&get)?;
         let size = self.descriptor.size;
         let left = if response.status() == StatusCode::PARTIAL_CONTENT && self.position > 0 {
-            self.check_range(&response)?;
+            match self.check_range(&response) {
+                // it serves ranges of its own choice: everything comes again
+                Err(_) if offset > 0 => return self.connect_from(0),
+                result => result?,
+            }
             size - self.position
         } else {
             size

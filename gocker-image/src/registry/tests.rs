@@ -179,6 +179,28 @@ fn a_broken_blob_goes_on_where_it_stopped() {
 }
 
 #[test]
+fn a_range_that_was_not_asked_for_is_no_part_of_a_blob() {
+    let content = b"0123456789".repeat(1000);
+    let whole = content.clone();
+    let registry = FakeRegistry::start(move |number, head, _| {
+        if is_sent(head, "range: bytes=") {
+            let range = format!("Content-Range: bytes 0-{}/{0}\r\n", whole.len());
+            return answer("206 Partial Content", &range, &whole);
+        }
+        let mut raw = answer("200 OK", "", &whole);
+        if number == 0 {
+            raw.truncate(raw.len() - whole.len() / 2);
+        }
+        raw
+    });
+    let bytes = client().blob_bytes(&registry.reference(), &layer(&content), 1 << 20);
+    assert!(bytes.unwrap() == content);
+    let ranges = registry.heads().into_iter();
+    let ranges: Vec<bool> = ranges.map(|head| is_sent(&head, "range: ")).collect();
+    assert_eq!(ranges, [false, true, false], "then all is asked for");
+}
+
+#[test]
 fn what_is_not_the_blob_is_an_error() {
     let cases: [(&str, &[u8], &str); 4] = [
         ("Content-Length: 7\r\n", b"contend", "digest"),
