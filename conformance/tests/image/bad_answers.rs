@@ -175,6 +175,40 @@ fn a_config_with_another_digest_is_refused() {
 }
 
 #[test]
+fn the_digest_that_a_registry_claims_for_a_tag_is_not_believed() {
+    let image = small_image("image");
+    let claimed = small_image("other").manifest.digest;
+    let manifest = image.manifest.clone();
+    let server = HostileRegistry::start(move |request| {
+        let is_asked = request.target.ends_with("/manifests/latest");
+        is_asked.then(|| {
+            Answer::document(MANIFEST, manifest.bytes.to_vec())
+                .field("Docker-Content-Digest", &claimed)
+        })
+    })
+    .unwrap();
+    let reference = server.serve(&image, "image", "latest");
+    let output = store().run(&["pull", "--quiet", &reference]);
+    output.success();
+    assert_eq!(output.stdout.trim(), image.manifest.digest);
+}
+
+#[test]
+fn a_token_answer_without_an_end_is_not_read_for_ever() {
+    assert_server_refused(&["token answer", "1048576"], |request| {
+        if request.target.starts_with("/token") {
+            return Some(Answer::document(
+                "application/json",
+                vec![b' '; (1 << 20) + 1],
+            ));
+        }
+        let host = request.field("host").unwrap_or_default();
+        let challenge = format!(r#"Bearer realm="http://{host}/token""#);
+        Some(Answer::error(401, "UNAUTHORIZED", "who?").field("WWW-Authenticate", &challenge))
+    });
+}
+
+#[test]
 fn a_manifest_with_another_digest_than_the_one_asked_for_is_refused() {
     let server = HostileRegistry::start(|request| {
         let other = small_image("other").manifest;

@@ -94,6 +94,44 @@ fn a_basic_challenge_is_answered_with_the_credentials_of_its_host() {
 }
 
 #[test]
+fn auth_files_are_read_in_the_order_of_podman_and_docker() {
+    let (server, store) = (
+        HostileRegistry::start(|request| {
+            let refusal = Answer::error(401, "UNAUTHORIZED", "who?");
+            let is_known = request.field("authorization").is_some();
+            (!is_known).then_some(refusal.field("WWW-Authenticate", "Basic realm=\"r\""))
+        })
+        .unwrap(),
+        made_store(),
+    );
+    let reference = server.serve(&small_image("image"), "image", "latest");
+    let base = store.beside("files");
+    let files = [
+        "runtime/containers/auth.json",
+        ".config/containers/auth.json",
+        ".docker/config.json",
+    ];
+    for name in files {
+        let file = base.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let auth = base64(format!("{name}:secret").as_bytes());
+        let auths = serde_json::json!({"auths": {server.host(): {"auth": auth}}});
+        fs::write(file, auths.to_string()).unwrap();
+    }
+    for name in files {
+        let mut command: Command = store.command(&["pull", "--quiet", &reference]);
+        command.env("HOME", &base);
+        command.env("XDG_RUNTIME_DIR", base.join("runtime"));
+        run_within(&mut command, std::time::Duration::from_secs(60)).success();
+        let shown = format!("Basic {}", base64(format!("{name}:secret").as_bytes()));
+        let requests = server.requests();
+        let last = requests.last().unwrap().field("authorization");
+        assert_eq!(last, Some(shown.as_str()), "{name}");
+        fs::remove_file(base.join(name)).unwrap();
+    }
+}
+
+#[test]
 fn a_token_is_fetched_with_the_credentials_of_its_registry() {
     let (server, store) = (HostileRegistry::honest().unwrap(), made_store());
     server.ask_for_token(Some(USER));

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use conformance::command::run_within;
+use conformance::hostile::base64;
 use conformance::{HostileRegistry, Output, StoreRoot};
 
 use super::{made_store, small_image};
@@ -37,6 +38,28 @@ fn http_goes_through_the_proxy_that_the_environment_names() {
             .iter()
             .any(|request| request.target == whole)
     );
+}
+
+#[test]
+fn the_user_of_a_proxy_is_told_to_the_proxy_and_to_nobody_else() {
+    let (proxy, store) = (proxy(), made_store());
+    let reference = format!("{HOST}/image");
+    let address = format!("http://user:hidden@{}", proxy.host());
+    pull(&store, &reference, &[("http_proxy", &address)]).success();
+    let basic = format!("Basic {}", base64(b"user:hidden"));
+    for request in proxy.requests() {
+        assert_eq!(
+            request.field("proxy-authorization"),
+            Some(basic.as_str()),
+            "{}",
+            request.target
+        );
+        assert_eq!(request.field("authorization"), None, "{}", request.target);
+    }
+    let nowhere = "http://user:hidden@proxy.invalid:3128";
+    let output = pull(&store, &reference, &[("http_proxy", nowhere)]);
+    let line = output.one_line_failure();
+    assert!(!line.contains("hidden"), "{line}");
 }
 
 #[test]
