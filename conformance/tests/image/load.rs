@@ -10,7 +10,7 @@ use conformance::images::Image;
 use conformance::{Registry, StoreRoot, run_command, umoci};
 use serde_json::Value;
 
-use super::{assert_same_trees, corpus, rootfs, small_image};
+use super::{assert_same_trees, corpus, made_store, rootfs, small_image};
 
 /// Loads a file or directory under the name `loaded`; returns what is said of it.
 #[track_caller]
@@ -205,6 +205,37 @@ fn a_stream_is_read_however_it_is_compressed() {
             }
         }
     }
+}
+
+#[test]
+fn an_archive_that_is_compressed_otherwise_is_refused_by_the_programs_name() {
+    let store = made_store();
+    let bytes: [(&str, &[u8]); 2] = [
+        ("xz", b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F"),
+        ("bzip2", b"BZh91AY&SY\x10\x10"),
+    ];
+    for (program, start) in bytes {
+        let path = store.beside("packed");
+        fs::write(&path, start).unwrap();
+        let output = store.run(&["load", "-i", path.to_str().unwrap()]);
+        let expected = format!("compressed by {program}");
+        assert!(output.one_line_failure().contains(&expected), "{output}");
+    }
+}
+
+#[test]
+fn only_an_image_that_has_no_name_at_all_is_said_to_have_none() {
+    let store = StoreRoot::new().unwrap();
+    let path = archive(&store, &small_image("nameless"), "docker-dir");
+    let load = ["load", "-q", "-i", path.to_str().unwrap()];
+    let first = store.run(&load);
+    let digest = first.success().trim();
+    let note = format!("image {digest} has no name");
+    assert!(first.stderr.contains(&note), "{first}");
+    store.run(&["tag", digest, "given"]).success();
+    let second = store.run(&load);
+    assert_eq!(second.success().trim(), digest);
+    assert_eq!(second.stderr, "");
 }
 
 #[test]

@@ -91,8 +91,9 @@ pub(crate) fn load(context: &Context, args: &LoadArgs) -> anyhow::Result<()> {
     let progress = context.progress(args.quiet);
     let store = context.store(&progress)?;
     let loaded = operations::load(&store, from, &options, &progress)?;
-    for nameless in loaded.iter().filter(|loaded| loaded.references.is_empty()) {
-        let digest = &nameless.image.manifest;
+    let names = store.references()?;
+    let digests = loaded.iter().map(|loaded| &loaded.image.manifest);
+    for digest in digests.filter(|digest| names.iter().all(|name| name.manifest != **digest)) {
         progress.note(&format!(
             "image {digest} has no name: give it one by tag {digest} NAME"
         ));

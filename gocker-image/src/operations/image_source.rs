@@ -57,10 +57,11 @@ impl ImageSource {
         if metadata.is_dir() {
             return Ok(Self::Directory(file));
         }
-        let mut start = [0; 4];
+        let mut start = [0; 8];
         let is_plain = metadata.is_file()
             && file.read_at(&mut start, 0).is_ok()
-            && Compression::of(&start) == Compression::None;
+            && Compression::of(&start) == Compression::None
+            && unpack::other_program(&start).is_none();
         if is_plain {
             return Self::archive(file);
         }

@@ -53,16 +53,33 @@ impl Compression {
     }
 }
 
+/// The program that reads what begins with `start`, where this one does not.
+#[must_use]
+pub fn other_program(start: &[u8]) -> Option<&'static str> {
+    match start {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some("xz"),
+        // the digits of pi; a tar archive may begin with a name like the first four bytes
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, ..] => Some("bzip2"),
+        _ => None,
+    }
+}
+
 /// The tar stream within the blob that `reader` delivers, and how it is compressed. The buffer
 /// of `reader` holds more than a few bytes.
 ///
 /// # Errors
-/// When the blob cannot be read.
+/// When the blob cannot be read, or is compressed in another way.
 pub fn decoder<'r, R: BufRead + 'r>(
     mut reader: R,
 ) -> io::Result<(Compression, Box<dyn Read + 'r>)> {
     // The first chunk holds far more than the magic, unless the blob ends.
-    let compression = Compression::of(reader.fill_buf()?);
+    let start = reader.fill_buf()?;
+    if let Some(program) = other_program(start) {
+        let problem =
+            format!("compressed by {program}, which is not read: {program} -d makes it readable");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, problem));
+    }
+    let compression = Compression::of(start);
     let decoder: Box<dyn Read + 'r> = match compression {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         Compression::Zstd => {

@@ -40,7 +40,7 @@ use crate::errno::CallError;
 use pipe::{ChunkReader, ChunkWriter, ReaderGone, read_full};
 
 pub use config_paths::{make_dirs, read_file};
-pub use decompress::{Compression, decoder};
+pub use decompress::{Compression, decoder, other_program};
 pub use in_root::PathError;
 pub(crate) use in_root::split;
 pub use layer::{Applied, EntryError, LayerError};
