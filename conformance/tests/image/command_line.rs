@@ -1,14 +1,16 @@
 //! The command line and the surroundings that commands are started in: what is typed wrongly, a
 //! root that is no directory or may not be read, an output that takes nothing.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::process::{Command, Stdio};
 
 use conformance::{HostileRegistry, Output, StoreRoot, run_command};
 use serde_json::json;
 
-use super::small_image;
+use super::{small_image, state};
 
 /// What works on a store that need not be there yet.
 const READERS: [&[&str]; 9] = [
@@ -145,6 +147,19 @@ fn names_alone_and_what_is_json_anyway_are_json_when_it_is_asked_for() {
     assert_eq!(names, json!([reference]));
     let asked = store.run(&["inspect", "--format", "json", &reference]);
     assert_eq!(asked.json(), store.run(&["inspect", &reference]).json());
+}
+
+#[test]
+fn a_bundle_in_a_directory_without_a_utf_8_name_is_refused_and_not_begun() {
+    let mut bundles = super::bundle::Bundles::new();
+    let reference = bundles.pull(&small_image("one"));
+    let before = state(&bundles.store);
+    let directory = bundles.store.beside("x").join(OsStr::from_bytes(b"\xff"));
+    let mut command = bundles.store.command(&["bundle", &reference]);
+    let output = run_command(command.arg(&directory));
+    assert!(output.one_line_failure().contains("not UTF-8"), "{output}");
+    assert!(!directory.exists());
+    assert_eq!(state(&bundles.store), before);
 }
 
 /// Those of some years ago take no later one.

@@ -212,6 +212,12 @@ impl OutsideDirectory {
     }
 
     fn check_free(&self) -> anyhow::Result<()> {
+        if self.path.to_str().is_none() {
+            bail!(
+                "{:?} is not UTF-8, so no record of it can be kept",
+                self.path
+            );
+        }
         if self.path.join(Bundle::CONFIG_JSON).exists() {
             bail!("{:?} has a config.json already", self.path);
         }
