@@ -194,7 +194,7 @@ fn the_digest_that_a_registry_claims_for_a_tag_is_not_believed() {
 }
 
 #[test]
-fn a_token_answer_without_an_end_is_not_read_for_ever() {
+fn a_token_answer_that_is_too_long_is_refused() {
     assert_server_refused(&["token answer", "1048576"], |request| {
         if request.target.starts_with("/token") {
             return Some(Answer::document(
