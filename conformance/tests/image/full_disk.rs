@@ -28,7 +28,7 @@ pub(super) fn mount_btrfs(store: &StoreRoot, mebibytes: u64) {
 }
 
 #[track_caller]
-fn run(command: &mut Command) {
+pub(super) fn run(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));

@@ -24,6 +24,7 @@ mod cuts;
 mod deep;
 mod exit_statuses;
 mod foreign_layers;
+mod free_space;
 mod fsck;
 mod fsck_mounts;
 mod full_disk;

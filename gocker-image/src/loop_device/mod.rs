@@ -36,6 +36,8 @@ const MIN_BYTES: u64 = 1 << 30;
 const MIXED_BYTES: u64 = 1 << 30;
 /// What btrfs itself demands.
 const LEAST_BYTES: u64 = 128 << 20;
+/// The least size that btrfs lets itself be changed to.
+const LEAST_GROWN_BYTES: u64 = 256 << 20;
 /// Sectors as large as those of btrfs let the loop driver bypass the page
 /// cache of the file system below.
 const BLOCK_BYTES: u32 = 4096;
@@ -63,6 +65,9 @@ pub enum LoopError {
     /// The size that was asked for is too small.
     #[error("a btrfs file system of {0} bytes is too small: it needs {LEAST_BYTES}")]
     TooSmall(u64),
+    /// The size that it was to grow to is too small.
+    #[error("a btrfs file system does not grow to {0} bytes, but to {LEAST_GROWN_BYTES} or more")]
+    GrownTooSmall(u64),
     /// The store lies on a file system of the user's own.
     #[error("{0:?} has no file of its own that could grow")]
     NoFile(PathBuf),
@@ -221,8 +226,23 @@ fn mount_file(file: &Path, target: &Path) -> Result<(), LoopError> {
         target: target.to_owned(),
     })?;
     // what a grow that was killed had not come to
+    grow_mounted(file, target).map_err(|error| {
+        match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+            // the error to report is the one that came first
+            Ok(()) | Err(_) => error.into(),
+        }
+    })
+}
+
+/// Lets the file system in `file` have all of it, if btrfs can change to that size.
+fn grow_mounted(file: &Path, target: &Path) -> Result<(), CallError> {
+    let metadata = file.metadata();
+    let metadata = metadata.map_err(|error| CallError::new("stat", file, error))?;
+    if metadata.len() < LEAST_GROWN_BYTES {
+        return Ok(());
+    }
     let mounted = File::open(target).map_err(|error| CallError::new("open", target, error))?;
-    Ok(btrfs::grow_to_device(mounted.as_fd())?)
+    btrfs::grow_to_device(mounted.as_fd())
 }
 
 /// What a store takes in the file system around it.
@@ -278,6 +298,9 @@ pub fn grow(root: &Path, size_bytes: u64) -> Result<u64, LoopError> {
         let (file, now) = (path, old.bytes);
         return Err(LoopError::Shrink { file, now });
     }
+    if size < LEAST_GROWN_BYTES {
+        return Err(LoopError::GrownTooSmall(size));
+    }
     let (needed, free) = (size - old.allocated_bytes.min(size), free_bytes(root)?);
     if needed > free {
         let file = path;
@@ -290,8 +313,7 @@ pub fn grow(root: &Path, size_bytes: u64) -> Result<u64, LoopError> {
     if let Some(device) = find_attached(&file)? {
         device.take_size()?;
     }
-    let mounted = File::open(&target).map_err(|error| CallError::new("open", &target, error))?;
-    btrfs::grow_to_device(mounted.as_fd())?;
+    grow_mounted(&path, &target)?;
     Ok(old.bytes)
 }
 

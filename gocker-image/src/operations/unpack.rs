@@ -2,6 +2,7 @@
 //! own, while the next ones are fetched and decompressed ahead.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Scope;
 
@@ -10,7 +11,7 @@ use anyhow::Context;
 use super::{LayerEvent, Progress};
 use crate::digest::Digest;
 use crate::image::{Descriptor, ImageConfig, Manifest};
-use crate::store::{Claim, Held, LayerRecord, Settled, Store, ToMake, now};
+use crate::store::{Claim, Held, LayerRecord, Room, Settled, Store, ToMake, now};
 use crate::unpack::{self, Budgets, Decoding, Expected, OpenBlob};
 
 /// How the blob of a layer is opened.
@@ -221,7 +222,19 @@ impl<'a> Work<'a> {
         let digest = &layer.blob.digest;
         let progress = self.progress;
         let mut warn = |text: String| progress.warn(&format!("layer {digest}: {text}"));
-        let applied = decoding.apply(draft.root()?, self.budgets, &mut warn)?;
+        let (mut room, mut full) = (Room::new(self.store), None);
+        let mut take = |bytes| {
+            let taken = room.take(bytes);
+            taken.map_err(|error| io::Error::other(full.insert(error).to_string()))
+        };
+        let applied = decoding.apply(draft.root()?, self.budgets, &mut warn, &mut take);
+        let applied = match (applied, full) {
+            (Err(_), Some(full)) => return Err(full.into()),
+            (Err(error), None) if error.is_full() => {
+                return Err(self.store.filled(error)?.into());
+            }
+            (applied, _) => applied?,
+        };
         let mut in_hand = lock(self.in_hand);
         let settled = draft.settle()?;
         let record = LayerRecord {

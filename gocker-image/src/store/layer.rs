@@ -23,7 +23,7 @@ use nix::sys::time::TimeSpec;
 use super::blob::Flush;
 use super::lock::Lock;
 use super::record::LayerRecord;
-use super::{LOW_BYTES, Store, StoreError, blob, layout};
+use super::{Store, StoreError, blob, layout};
 use crate::digest::Digest;
 use crate::errno::CallError;
 
@@ -268,7 +268,7 @@ impl Drop for Draft<'_> {
         let removed = self.store.remove_layer_files(&name);
         if removed.is_ok() {
             // The next command may need the space at once.
-            drop(self.store.wait_for(LOW_BYTES));
+            drop(self.store.wait_for_removed());
         }
     }
 }

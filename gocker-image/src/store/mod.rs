@@ -32,6 +32,7 @@ mod partial;
 mod place;
 mod quota;
 mod record;
+mod room;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -42,9 +43,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use blob::Flush;
@@ -67,14 +66,10 @@ pub use place::Backing;
 pub use record::{
     BundleOwner, BundleRecord, ImageRecord, LayerRecord, Origin, RefRecord, Taking, now,
 };
+pub use room::{Place, Room};
 pub use trees::Trees;
 pub use usage::{BackingFile, FileSystemUsage, ItemUsage, KindUsage, Usage};
 
-/// How often, and after which pause, free space is looked for again.
-const RECLAIM_TRIES: u32 = 20;
-const RECLAIM_PAUSE: Duration = Duration::from_millis(150);
-/// With less free space than this, what failed is waited for until it is gone.
-const LOW_BYTES: u64 = 64 << 20;
 /// The version of the layout above.
 const VERSION: u32 = 1;
 
@@ -175,10 +170,24 @@ pub enum StoreError {
     Full {
         /// Where.
         path: PathBuf,
+        /// What is full there.
+        place: Place,
         /// What is to come, at least.
         needed: u64,
         /// What there is.
         free: u64,
+    },
+    /// Something found no space where it was to go.
+    #[error("the store in {path:?} is full, all {size} bytes of it")]
+    Filled {
+        /// Where.
+        path: PathBuf,
+        /// What is full there.
+        place: Place,
+        /// How large it is.
+        size: u64,
+        /// What found no space.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
@@ -196,10 +205,8 @@ impl StoreError {
             }
             Self::BundleExists(_) => Some("unbundle removes it, by its id or its directory"),
             Self::Record { .. } => Some("gocker-image fsck --repair removes what is damaged"),
-            Self::Full { .. } => Some("remove images that are not needed (rm, prune)"),
-            Self::Call(error) if error.is_full() => {
-                Some("remove images that are not needed (rm, prune)")
-            }
+            Self::Full { place, .. } | Self::Filled { place, .. } => Some(place.hint()),
+            Self::Call(error) if error.is_full() => Some(Place::FileSystem.hint()),
             _ => None,
         }
     }
@@ -340,44 +347,6 @@ impl Store {
     pub fn sync(&self) -> Result<(), StoreError> {
         let dir = self.open_dir("layers")?;
         Ok(self.trees.sync(dir.as_fd())?)
-    }
-
-    /// Checks that at least `needed` bytes are free, in the store and, where it
-    /// is loop-backed, in the file system around it.
-    ///
-    /// # Errors
-    /// When they are not.
-    pub fn check_free(&self, needed: u64) -> Result<(), StoreError> {
-        match self.wait_for(needed)? {
-            None => Ok(()),
-            Some((path, free)) => Err(StoreError::Full { path, needed, free }),
-        }
-    }
-
-    /// Waits for a moment, if `needed` bytes are not free, for what the kernel
-    /// frees of removed subvolumes in the background. Says where they are not
-    /// free after that.
-    fn wait_for(&self, needed: u64) -> Result<Option<(PathBuf, u64)>, StoreError> {
-        for _ in 0..RECLAIM_TRIES {
-            if self.shortage(needed)?.is_none() {
-                return Ok(None);
-            }
-            self.sync()?;
-            std::thread::sleep(RECLAIM_PAUSE);
-        }
-        Ok(self.shortage(needed)?)
-    }
-
-    /// Where less than `needed` bytes are free, and how many are.
-    fn shortage(&self, needed: u64) -> Result<Option<(PathBuf, u64)>, CallError> {
-        for path in [&self.path, &self.root] {
-            let stat = statvfs(path).map_err(|errno| CallError::new("statvfs", path, errno))?;
-            let free = stat.blocks_available().saturating_mul(stat.fragment_size());
-            if free < needed {
-                return Ok(Some((path.clone(), free)));
-            }
-        }
-        Ok(None)
     }
 
     fn lock_path(&self, name: &str) -> PathBuf {

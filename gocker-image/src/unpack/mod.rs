@@ -26,7 +26,7 @@ mod tests;
 mod whiteout;
 mod xattr;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -200,7 +200,8 @@ pub fn decode<'scope>(
 
 impl Decoding<'_> {
     /// Applies the layer to the directory `root`, and returns when all of it
-    /// is there and its digests match. `warn` is told what is skipped.
+    /// is there and its digests match. `warn` is told what is skipped, and `room` how many bytes
+    /// of the archive are about to be written, which it may refuse.
     ///
     /// # Errors
     /// The first cause: a blob that is wrong explains an archive that is.
@@ -209,8 +210,12 @@ impl Decoding<'_> {
         root: OwnedFd,
         budgets: &Budgets,
         warn: &mut (dyn FnMut(String) + Send),
+        room: &mut (dyn FnMut(u64) -> io::Result<()> + Send),
     ) -> Result<Applied, UnpackError> {
-        let tar = self.tar;
+        let tar = Counted {
+            tar: self.tar,
+            room,
+        };
         self.explain.store(true, Ordering::Relaxed);
         let applied = std::thread::scope(|scope| {
             scope
@@ -241,6 +246,32 @@ impl Decoding<'_> {
             return Err(UnpackError::DiffId { expected, actual });
         }
         Ok(applied)
+    }
+}
+
+/// An archive on its way to a root.
+struct Counted<'a> {
+    tar: ChunkReader,
+    room: &'a mut (dyn FnMut(u64) -> io::Result<()> + Send),
+}
+
+impl BufRead for Counted<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let (bytes, is_new) = self.tar.fill_chunk()?;
+        if is_new {
+            (self.room)(bytes.len() as u64)?;
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.tar.consume(amount);
+    }
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        pipe::read_buffered(self, buf)
     }
 }
 

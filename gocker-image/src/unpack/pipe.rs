@@ -97,12 +97,15 @@ pub(super) struct ChunkReader {
 #[error("the stage before this one stopped")]
 pub(super) struct WriterFailed;
 
-impl BufRead for ChunkReader {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+impl ChunkReader {
+    /// What is left of a chunk, and whether that is a new one.
+    pub(super) fn fill_chunk(&mut self) -> io::Result<(&[u8], bool)> {
+        let mut is_new = false;
         if self.position == self.chunk.len
             && !self.chunk.failed
             && let Ok(next) = self.full.recv()
         {
+            is_new = true;
             let used = std::mem::replace(&mut self.chunk, next);
             self.position = 0;
             if !used.bytes.is_empty() {
@@ -113,7 +116,13 @@ impl BufRead for ChunkReader {
         if self.chunk.failed {
             return Err(io::Error::other(WriterFailed));
         }
-        Ok(&self.chunk.bytes[self.position..self.chunk.len])
+        Ok((&self.chunk.bytes[self.position..self.chunk.len], is_new))
+    }
+}
+
+impl BufRead for ChunkReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.fill_chunk()?.0)
     }
 
     fn consume(&mut self, amount: usize) {
@@ -123,12 +132,17 @@ impl BufRead for ChunkReader {
 
 impl Read for ChunkReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let count = available.len().min(buf.len());
-        buf[..count].copy_from_slice(&available[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, buf)
     }
+}
+
+/// Reads what is buffered already, or comes next.
+pub(super) fn read_buffered(reader: &mut impl BufRead, buf: &mut [u8]) -> io::Result<usize> {
+    let available = reader.fill_buf()?;
+    let count = available.len().min(buf.len());
+    buf[..count].copy_from_slice(&available[..count]);
+    reader.consume(count);
+    Ok(count)
 }
 
 /// Reads until `buf` is full or the stream ends; says how much came.
