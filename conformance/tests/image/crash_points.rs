@@ -24,6 +24,8 @@ const CALLS: &str = "trace=mkdir,mkdirat,openat,write,pwrite64,linkat,rename,ren
 
 /// How many instants of a command are tried: more than it has of such calls.
 const POINTS: usize = 400;
+/// How many instants are tried of a command that shares most of its steps with another.
+const FEWER_POINTS: usize = 10;
 
 /// Whether a call, as strace(1) writes it, changes anything in `directory`.
 fn changes(call: &Call, line: &str, directory: &str) -> bool {
@@ -308,18 +310,19 @@ fn unbundle_killed_before_any_change_is_done_again() {
     });
 }
 
-/// Fails each change of the command with ENOSPC, one at a time: it says so, or manages without.
-fn fail_each_change(scene: &Scene, args: &[&str], after: &dyn Fn(&str)) {
+/// Fails about so many changes of the command with ENOSPC, one at a time: it says so, or manages
+/// without.
+fn fail_changes(scene: &Scene, args: &[&str], count: usize, after: &dyn Fn(&str)) {
     let mut calls = changes_of(&scene.store, args);
     // Other threads write to pipes, which are never full so; `full_disk` has those of files.
     calls.retain(|(call, _)| call.name != "write");
     after("a whole run");
     let (mut tried, mut failed) = (0, 0);
-    for (call, line) in calls.iter().step_by(calls.len().div_ceil(points(POINTS))) {
+    for (call, line) in calls.iter().step_by(calls.len().div_ceil(points(count))) {
         let output = run_injected(&scene.store, args, &call.fail_with("ENOSPC"));
         tried += 1;
         if output.code() != 0 {
-            let said = output.one_line_failure();
+            let said = output.failure();
             assert!(said.contains("no space left on device"), "{line}: {output}");
             failed += 1;
         }
@@ -336,7 +339,7 @@ fn a_pull_without_space_for_any_change_says_so_and_is_done_again() {
     let scene = Scene::new();
     scene.assert_clears("a whole pull");
     let args = ["pull", "--quiet", &scene.reference];
-    fail_each_change(&scene, &args, &|after| {
+    fail_changes(&scene, &args, POINTS, &|after| {
         scene.assert_pulls(after);
         scene.assert_clears(after);
     });
@@ -347,9 +350,62 @@ fn a_bundle_without_space_for_any_change_is_not_made() {
     needs!(has_strace(), "needs strace");
     let scene = Scene::new();
     let args = ["bundle", &scene.reference, "--name", "one"];
-    fail_each_change(&scene, &args, &|after| {
+    fail_changes(&scene, &args, POINTS, &|after| {
         // It was made all the same, or there is none.
         scene.store.run(&["unbundle", "one"]);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+    });
+}
+
+#[test]
+fn a_commit_without_space_for_a_change_is_not_made() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let before = with_a_changed_bundle(&scene);
+    let args = ["commit", "one", "other.example/name:1"];
+    fail_changes(&scene, &args, FEWER_POINTS, &|after| {
+        // It was made all the same, or there is none.
+        scene.store.run(&["rm", "other.example/name:1"]);
+        scene.run(&["prune"]);
+        assert_eq!(state(&scene.store), before, "after {after}");
+        scene.run(&args);
+        scene.run(&["rm", "other.example/name:1"]);
+        scene.run(&["prune"]);
+    });
+}
+
+#[test]
+fn a_load_without_space_for_a_change_is_done_again() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let archive = scene.store.beside("image.tar");
+    let archive = archive.to_str().unwrap();
+    scene.run(&["save", "--quiet", "--output", archive, &scene.reference]);
+    scene.assert_clears("a save");
+    let args = ["load", "-q", "--no-keep-blobs", "--replace", "-i", archive];
+    fail_changes(&scene, &args, FEWER_POINTS, &|after| {
+        scene.run(&args);
+        assert_eq!(state(&scene.store), scene.pulled, "after {after}");
+        scene.assert_clears(after);
+    });
+}
+
+#[test]
+fn a_save_without_space_for_a_change_leaves_nothing() {
+    needs!(has_strace(), "needs strace");
+    let scene = Scene::new();
+    let place = scene.store.beside("place");
+    fs::create_dir(&place).unwrap();
+    let output = place.join("image");
+    let path = output.to_str().unwrap();
+    let args = ["save", "-q", "-o", path, &scene.reference];
+    fail_changes(&scene, &args, FEWER_POINTS, &|after| {
+        let entries = fs::read_dir(&place).unwrap().flatten();
+        let others: Vec<_> = entries.filter(|entry| entry.path() != output).collect();
+        assert!(others.is_empty(), "{others:?} after {after}");
+        if output.exists() {
+            fs::remove_file(&output).unwrap();
+        }
         assert_eq!(state(&scene.store), scene.pulled, "after {after}");
     });
 }
